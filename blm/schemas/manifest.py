@@ -1,0 +1,134 @@
+"""The manifest of a build: `manifest.json`, written last; its presence means the build is complete."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import model_validator
+
+from blm.schemas.errors import DatasetError
+from blm.schemas.yaml_model import FrozenModel, validate
+
+MANIFEST_FILE = "manifest.json"
+SHARD_TABLE_FILE = "manifest.parquet"
+INDEX_FILE = "index.parquet"
+DROPPED_FILE = "dropped.parquet"
+
+MANIFEST_VERSION = 1
+
+
+class Counts(FrozenModel):
+    """Conservation: every input is kept or dropped, and each drop has one reason."""
+
+    inputs: int
+    kept: int
+    dropped: dict[str, int] = {}
+
+    @model_validator(mode="after")
+    def _conserved(self) -> Self:
+        if self.inputs != self.kept + sum(self.dropped.values()):
+            raise ValueError(
+                f"{self.inputs} in, but {self.kept} kept and {sum(self.dropped.values())} dropped"
+            )
+        return self
+
+
+class InputFingerprint(FrozenModel):
+    """One input of a build: where it was, what it was, and a digest of its content."""
+
+    name: str
+    kind: str
+    path: str
+    sha256: str
+
+
+class AxisStatistics(FrozenModel):
+    """Per-axis statistics of one quantity of one embodiment, over the training split, axis units."""
+
+    count: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    min: tuple[float, ...]
+    max: tuple[float, ...]
+    q01: tuple[float, ...]
+    q99: tuple[float, ...]
+
+
+class EmbodimentStatistics(FrozenModel):
+    """What normalisation needs to know about one embodiment in a Stage II build."""
+
+    axis_names: tuple[str, ...]
+    gripper_index: int
+    rate_hz: float
+    cameras: tuple[str, ...]
+    state: AxisStatistics
+    action: AxisStatistics
+
+
+class Manifest(FrozenModel):
+    """What a build made, from what, and with which settings.
+
+    `splits` counts samples per split; `breakdown` counts them per embodiment/task (Stage II) or source/task family
+    (Stage I). `statistics` is filled for Stage II only, per embodiment.
+    """
+
+    manifest_version: int = MANIFEST_VERSION
+    kind: Literal["stage1-corpus", "stage2-splits"]
+    software: str
+    config: dict[str, Any]
+    inputs: tuple[InputFingerprint, ...]
+    counts: Counts
+    splits: dict[str, int]
+    breakdown: dict[str, int]
+    statistics: dict[str, EmbodimentStatistics] = {}
+    fingerprint: str
+
+    def write(self, folder: Path) -> Path:
+        """Write `manifest.json` into `folder` beside, flushed, and renamed into place."""
+        path = folder / MANIFEST_FILE
+        write_atomically(
+            path, json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True).encode() + b"\n"
+        )
+        return path
+
+
+def read_manifest(folder: Path, kind: str | None = None) -> Manifest:
+    """Read and check the manifest of a build.
+
+    Raises:
+        DatasetError: no manifest (build missing or unfinished), another kind, or a newer version.
+        ConfigError: the manifest has a wrong key.
+    """
+    path = folder / MANIFEST_FILE
+    if not path.is_file():
+        raise DatasetError(
+            f"{folder} holds no {MANIFEST_FILE}.", "Is the build finished? Run it again to complete it."
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path} is not readable as JSON: {error}", "Build it again.") from error
+    version = content.get("manifest_version") if isinstance(content, dict) else None
+    if version != MANIFEST_VERSION:
+        raise DatasetError(
+            f"{path} has manifest_version {version}; this version of blm reads {MANIFEST_VERSION}.",
+            "Build it again, or use the version of blm that made it.",
+        )
+    manifest = validate(Manifest, content, str(path))
+    if kind is not None and manifest.kind != kind:
+        raise DatasetError(f"{folder} is a {manifest.kind} build, not {kind}.", "Give the other folder.")
+    return manifest
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write bytes beside `path`, flush to disk, and rename: readers see the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".tmp")
+    with beside.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(beside, path)

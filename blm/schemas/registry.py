@@ -1,0 +1,47 @@
+"""Find named YAML contracts: those shipped with the package, entry points of other packages, and user files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from importlib.resources import files
+from pathlib import Path
+
+from blm.schemas.errors import ConfigError, UnknownNameError
+
+
+def named_files(folder: str, entry_point_group: str) -> dict[str, Path]:
+    """Map name → YAML file: built in under `blm/schemas/<folder>`, then entry points of `entry_point_group`.
+
+    An entry point's object is a path (or a function returning one) to a YAML file; its name is the contract's name.
+    """
+    found = {path.stem: path for path in _shipped(folder)}
+    for entry_point in entry_points(group=entry_point_group):
+        target = entry_point.load()
+        found[entry_point.name] = Path(target() if callable(target) else target)
+    return found
+
+
+def resolve_file(kind: str, name: str, folder: str, entry_point_group: str) -> Path:
+    """Return the file of a named contract, or `name` itself where it is the path of a YAML file.
+
+    Raises:
+        UnknownNameError: no such name; lists those known.
+        ConfigError: a path was given and no file is there.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise ConfigError(
+                f"{path} does not exist.", f"Give the path of {kind} YAML file or a known name."
+            )
+        return path
+    known = named_files(folder, entry_point_group)
+    if name not in known:
+        raise UnknownNameError(kind, name, known)
+    return known[name]
+
+
+def _shipped(folder: str) -> Iterator[Path]:
+    root = Path(str(files("blm.schemas"))) / folder
+    yield from sorted(root.glob("*.yaml"))

@@ -1,0 +1,93 @@
+"""What a WebDataset sample holds: file endings inside the tar, shapes and units.
+
+Stage II: one sample is one trimmed episode. Its key is `<dataset>-<episode:06d>`; frames are stored once and the
+reader draws windows (frame + action chunk) from them.
+
+    <key>.json              SegmentMeta as JSON
+    <key>.state.npy         (T, A) float32, axis units, axis order of the embodiment
+    <key>.action.npy        (T, A) float32, axis units, as sent
+    <key>.subtask.npy       (T,) int32 index into SegmentMeta.subtasks
+    <key>.<camera>.mjpeg    T JPEG images, one after the other
+    <key>.<camera>.npy      (T + 1,) int64 byte offsets of the images in the .mjpeg
+
+Stage I: one sample is one conversation. Its key is the record's id.
+
+    <key>.json              the corpus record (see blm.schemas.corpus)
+    <key>.<i>.<ext>         bytes of media i, in the record's order
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blm.schemas.yaml_model import FrozenModel
+
+META_SUFFIX = "json"
+STATE_SUFFIX = "state.npy"
+ACTION_SUFFIX = "action.npy"
+SUBTASK_SUFFIX = "subtask.npy"
+
+
+def images_suffix(camera: str) -> str:
+    return f"{camera}.mjpeg"
+
+
+def offsets_suffix(camera: str) -> str:
+    return f"{camera}.npy"
+
+
+class SegmentMeta(FrozenModel):
+    """What is known about one Stage II sample.
+
+    `start` and `stop` are frame indices in the source episode (after trimming, stop exclusive). `axis_names` is the
+    order of the columns of state and action. `source` maps to the dataset's fingerprint in the manifest.
+    """
+
+    dataset: str
+    episode: int
+    start: int
+    stop: int
+    embodiment: str
+    task: str
+    instruction: str
+    success: bool
+    seed: int
+    split: str
+    rate_hz: float
+    axis_names: tuple[str, ...]
+    cameras: tuple[str, ...]
+    image_size: tuple[int, int]
+    subtasks: tuple[str, ...]
+
+    @property
+    def frames(self) -> int:
+        return self.stop - self.start
+
+
+class ShardRow(FrozenModel):
+    """One row of `manifest.parquet`: a shard and what is in it."""
+
+    name: str
+    sha256: str
+    samples: int
+    frames: int
+    bytes: int
+    split: str
+    counts: dict[str, int]
+
+
+class IndexRow(FrozenModel):
+    """One row of `index.parquet`: where one member of one sample lies, so that a reader can seek to it."""
+
+    shard: str
+    key: str
+    suffix: str
+    offset: int
+    size: int
+
+
+def shard_row_columns(row: ShardRow) -> dict[str, Any]:
+    """A flat row for Parquet; `counts` becomes a JSON string."""
+    import json
+
+    return row.model_dump() | {"counts": json.dumps(row.counts, sort_keys=True)}

@@ -1,0 +1,83 @@
+"""Read YAML into frozen pydantic models, with errors that name the file, the key and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from blm.schemas.errors import ConfigError
+
+
+class FrozenModel(BaseModel):
+    """Base of all configuration and contract models: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file.
+
+    Raises:
+        ConfigError: the file is missing, is not UTF-8 YAML, or does not hold a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist.", "Check the path.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not readable as YAML: {error}", "Mend the file.") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold a mapping of keys, not {type(content).__name__}.", "")
+    return content
+
+
+def validate[Model: BaseModel](model: type[Model], content: Mapping[str, Any], source: str) -> Model:
+    """Validate `content` as `model`; `source` (a file name, `--set`, …) is named in the error.
+
+    Raises:
+        ConfigError: naming the first wrong key, why it is wrong and, for an unknown key, the allowed ones.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(*_explain(model, error, source)) from error
+
+
+def _explain(model: type[BaseModel], error: ValidationError, source: str) -> tuple[str, str]:
+    problems = error.errors()
+    first = problems[0]
+    key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+    more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        owner = _owner(model, first["loc"][:-1])
+        allowed = f"Allowed here: {', '.join(owner.model_fields)}." if owner else ""
+        return f"{source}: unknown key '{key}'.{more}", allowed
+    if first["type"] == "missing":
+        return f"{source}: key '{key}' is missing.{more}", "Add it."
+    return f"{source}: key '{key}': {first['msg']}; got {first['input']!r}.{more}", ""
+
+
+def _owner(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:
+    """Follow a pydantic error location to the model whose key it is."""
+    owner: Any = model
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = getattr(owner, "model_fields", {}).get(part)
+        if field is None:
+            continue
+        owner = _model_in(field.annotation)
+    return owner
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        if found := _model_in(argument):
+            return found
+    return None
