@@ -24,7 +24,7 @@ test-slow: setup ## tests that take minutes
 test-gpu: setup ## tests that need a CUDA device
 	$(PYTEST) -m gpu $(ARGS)
 
-test-vendor-models: setup ## checks of our robot models against vendors' (installs them beside, see docs/log.md)
+test-vendor-models: setup ## checks of our robot models against their makers' (needs the packages that hold those)
 	$(PYTEST) -m vendor_models $(ARGS)
 
 check: setup ## lint, format, types and allowed imports
