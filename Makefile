@@ -31,7 +31,7 @@ check: setup ## lint, format, types and allowed imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 bench: setup ## run every script under benchmarks/ (one: make bench ARGS=benchmarks/NAME.py)
 	@set -e; for script in $(or $(ARGS),$(sort $(wildcard benchmarks/*.py))); do \

@@ -6,18 +6,27 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-venv=$PWD/.venv
+checkout=$(pwd -P)
+venv=$checkout/.venv
 python=$venv/bin/python
 stamp=$venv/.setup-complete
 syncing=$venv/.setup-running
 wanted=$(cut -d . -f 1,2 .python-version)
-key="$PWD $(cat .python-version requirements.lock pyproject.toml tools/setup.sh | cksum)"
+key="$checkout $(cat .python-version requirements.lock pyproject.toml tools/setup.sh | cksum)"
 
 say() { printf '%s\n' "setup: $*" >&2; }
 
 # Every path is tried by running it: a pyenv shim exists for versions it then refuses to start.
 is_wanted_python() {
     "$1" -c "import sys, venv; sys.exit('%d.%d' % sys.version_info[:2] != '$wanted')" >/dev/null 2>&1
+}
+
+# Scripts in an environment name its folder, so one that was copied or moved is of no use.
+is_made_here() {
+    case "$(sed -n 's/^command = //p' "$venv/pyvenv.cfg" 2>/dev/null)" in
+    *" $venv") return 0 ;;
+    *) return 1 ;;
+    esac
 }
 
 candidate_pythons() {
@@ -72,14 +81,13 @@ install_uv() {
     else
         set -- "$(find_python)" -m pip --python "$python"
     fi
-    "$@" install --quiet --disable-pip-version-check --require-hashes --no-deps -r "$wanted_uv"
+    "$@" install --quiet --disable-pip-version-check --require-hashes --no-deps --force-reinstall -r "$wanted_uv"
 }
 
 [ "$(cat "$stamp" 2>/dev/null || true)" != "$key" ] || exit 0
 
-# An environment of another Python, copied from elsewhere, or cut off while packages were being written: start again.
-if [ -e "$syncing" ] || ! is_wanted_python "$python" ||
-    ! "$python" -c "import os, sys; sys.exit(not os.path.samefile(sys.prefix, '$venv'))" 2>/dev/null; then
+# Another Python, another folder, or cut off while packages were being written: start again.
+if [ -e "$syncing" ] || ! is_made_here || ! is_wanted_python "$python"; then
     make_venv
 fi
 rm -f "$stamp"
@@ -88,14 +96,14 @@ rm -f "$stamp"
 say "bringing .venv in line with requirements.lock"
 : >"$syncing"
 # `sync` also removes what the lock does not name, blm included, so blm comes after it. Its build backend is locked.
-"$venv/bin/uv" pip sync --quiet --python "$python" --require-hashes requirements.lock || failed=$?
-if [ -n "${failed:-}" ]; then
-    # uv reports its own failures before it changes anything; only a kill can leave half a package.
-    [ "$failed" -gt 128 ] || rm -f "$syncing"
+status=0
+"$venv/bin/uv" pip sync --quiet --python "$python" --require-hashes requirements.lock || status=$?
+# uv reports its own failures before it changes anything; only a kill can leave half a package.
+[ "$status" -gt 128 ] || rm -f "$syncing"
+if [ "$status" -ne 0 ]; then
     say "installing the locked packages failed; mend the cause above and run 'make setup' again."
     exit 1
 fi
 "$venv/bin/uv" pip install --quiet --python "$python" --no-deps --no-build-isolation --editable .
-rm -f "$syncing"
 printf '%s\n' "$key" >"$stamp"
 say "done: .venv/bin/blm"
