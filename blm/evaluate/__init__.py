@@ -1,0 +1,1 @@
+"""Closed-loop success over robots × tasks, and the reports that show it."""
