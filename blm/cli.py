@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import click
@@ -46,7 +45,9 @@ app = typer.Typer(
     help="Collect, curate, train and evaluate embodied models.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-curate_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Turn recordings and sources into shards.")
+curate_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Turn recordings and sources into shards."
+)
 train_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Train on shards.")
 evaluate_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure a trained model.")
 app.add_typer(curate_app, name="curate")
@@ -71,7 +72,8 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
     """Collect, curate, train and evaluate embodied models."""
@@ -86,7 +88,14 @@ def _progress_bar(quiet: bool = False) -> Iterator[Progress]:
         yield silent
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description:<22}"),

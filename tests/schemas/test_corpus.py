@@ -74,7 +74,10 @@ def _record(**changes):
         ({"space": "virtual"}, "space 'virtual' is not known.*digital, physical"),
         ({"task_family": "chat"}, "task_family 'chat' is not known.*perception"),
         ({"messages": (Message("user", (Part("text", "?"),)),)}, "no assistant turn"),
-        ({"messages": (Message("assistant", (Part("image", media=0),)),)}, "media reference 0 is out of range"),
+        (
+            {"messages": (Message("assistant", (Part("image", media=0),)),)},
+            "media reference 0 is out of range",
+        ),
         ({"messages": (Message("bot", ()), Message("assistant", ()))}, "role 'bot' is not known"),
     ],
 )

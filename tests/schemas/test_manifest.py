@@ -3,7 +3,14 @@ import json
 import pytest
 
 from blm.schemas.errors import ConfigError, DatasetError
-from blm.schemas.manifest import MANIFEST_FILE, Counts, InputFingerprint, Manifest, read_manifest, write_atomically
+from blm.schemas.manifest import (
+    MANIFEST_FILE,
+    Counts,
+    InputFingerprint,
+    Manifest,
+    read_manifest,
+    write_atomically,
+)
 
 
 def make_manifest(**changes):
@@ -45,8 +52,16 @@ def test_the_wrong_kind_of_build_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda c: c.update(manifest_version=99), DatasetError, "manifest_version 99; this version of blm reads 1"),
-        (lambda c: c.update(colour="red"), ConfigError, "unknown key 'colour'.*Allowed here: manifest_version, kind"),
+        (
+            lambda c: c.update(manifest_version=99),
+            DatasetError,
+            "manifest_version 99; this version of blm reads 1",
+        ),
+        (
+            lambda c: c.update(colour="red"),
+            ConfigError,
+            "unknown key 'colour'.*Allowed here: manifest_version, kind",
+        ),
         (lambda c: c["counts"].update(kept=4), ConfigError, "5 in, but 4 kept"),
     ],
 )

@@ -33,7 +33,11 @@ def test_success_thresholds_of_the_full_size_suite():
     assert load_task("pick-cube", "panda").success["at_goal"].at_most == 0.025
     assert load_task("push-cube", "panda").success["at_goal"].at_most == 0.1
     stack = load_task("stack-cube", "panda").success
-    assert (stack["on_top_xy"].at_most, stack["on_top_z"].expected, stack["on_top_z"].at_most) == (0.0333, 0.04, 0.005)
+    assert (stack["on_top_xy"].at_most, stack["on_top_z"].expected, stack["on_top_z"].at_most) == (
+        0.0333,
+        0.04,
+        0.005,
+    )
     place = load_task("place-sphere", "panda").success
     assert (place["in_bin_xy"].at_most, place["in_bin_z"].expected) == (0.005, 0.0225)
     assert load_task("lift-peg-upright", "panda").success["upright"].at_most == 0.08
@@ -59,8 +63,14 @@ def test_a_task_of_ones_own_is_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["objects"]["cube"].update(weight=1), r"unknown key 'objects\.cube\.weight'.*density_kg_m3"),
-        (lambda c: c["success"]["at_goal"].update(object="cub"), "object 'cub' is not defined; there are: cube"),
+        (
+            lambda c: c["objects"]["cube"].update(weight=1),
+            r"unknown key 'objects\.cube\.weight'.*density_kg_m3",
+        ),
+        (
+            lambda c: c["success"]["at_goal"].update(object="cub"),
+            "object 'cub' is not defined; there are: cube",
+        ),
         (lambda c: c["success"]["at_goal"].update(measure="distance"), "object_to_goal_distance_m"),
         (lambda c: c.pop("goal") and c["per_embodiment"]["so100"].pop("goal"), "needs a goal"),
         (lambda c: c["objects"]["cube"]["spawn"].update(yaw_deg=[10, -10]), "yaw_deg: the lower end"),

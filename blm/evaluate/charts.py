@@ -1,0 +1,106 @@
+"""Charts as SVG text, in the style of our pages."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_COLOURS = ("#2b5d8a", "#c2653a", "#3a8a5f", "#8a5fa8", "#b09020", "#5a6470", "#b04a6a", "#4a9aa8")
+
+
+def line_chart(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    x_label: str,
+    y_label: str,
+    log_y: bool = False,
+    size: tuple[float, float] = (6.4, 3.4),
+) -> str:
+    """Named (x, y) series in one chart; returns SVG text. Long noisy series get a running mean drawn over them."""
+    figure, axes = _new(size)
+    for index, (name, (x, y)) in enumerate(series.items()):
+        colour = _COLOURS[index % len(_COLOURS)]
+        smooth = _running_mean(np.asarray(y, dtype=float))
+        if smooth is None:
+            axes.plot(x, y, color=colour, label=name, linewidth=1.6)
+        else:
+            axes.plot(x, y, color=colour, alpha=0.22, linewidth=0.8)
+            axes.plot(x, smooth, color=colour, label=name, linewidth=1.8)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    if log_y:
+        axes.set_yscale("log")
+    if len(series) > 1:
+        axes.legend(frameon=False, fontsize=8, loc="best")
+    return _svg(figure)
+
+
+def band_chart(x: Sequence[float], tracks: Mapping[str, np.ndarray], x_label: str, y_label: str) -> str:
+    """Several quantities over time, each an array (episodes, T): median line and 10–90 % band; returns SVG text."""
+    figure, axes = _new((6.4, 3.4))
+    for index, (name, values) in enumerate(tracks.items()):
+        colour = _COLOURS[index % len(_COLOURS)]
+        low, middle, high = np.nanpercentile(values, [10, 50, 90], axis=0)
+        axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(x, middle, color=colour, linewidth=1.6, label=name)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.legend(frameon=False, fontsize=8, ncols=2, loc="best")
+    return _svg(figure)
+
+
+def success_chart(rows: Sequence[tuple[str, float, float, float]]) -> str:
+    """Horizontal bars of success rates with confidence whiskers: rows of (label, rate, low, high); returns SVG text."""
+    figure, axes = _new((6.4, 0.5 * len(rows) + 0.9))
+    for place, (_, rate, low, high) in enumerate(rows):
+        axes.barh(place, 100 * rate, color=_COLOURS[0] if place == 0 else "#b8bcc4", height=0.55)
+        axes.plot([100 * low, 100 * high], [place, place], color="#23262d", linewidth=1.2)
+    axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("success, % (whiskers: Wilson 95 % interval)")
+    axes.invert_yaxis()
+    return _svg(figure)
+
+
+def _new(size: tuple[float, float]):
+    """A bare Figure (no pyplot, no global state) with our look."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#c8c6c0")
+    axes.tick_params(colors="#6a6f7a", labelsize=8)
+    axes.grid(axis="y", color="#ece9e2", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.xaxis.label.set_size(9)
+    axes.yaxis.label.set_size(9)
+    return figure, axes
+
+
+def _svg(figure: Figure) -> str:
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "blm", "svg.fonttype": "path"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _running_mean(values: np.ndarray, least: int = 60) -> np.ndarray | None:
+    """Centred running mean over 1/20 of a long series; None for a short one."""
+    if len(values) < least:
+        return None
+    half = len(values) // 40 + 1
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    low = np.maximum(np.arange(len(values)) - half, 0)
+    high = np.minimum(np.arange(len(values)) + half + 1, len(values))
+    return (sums[high] - sums[low]) / (high - low)

@@ -1,0 +1,76 @@
+"""Self-contained HTML pages: headings, tables, pictures and charts in one file that can be mailed."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, Template
+
+_MEDIA_TYPES = {".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Column heads and rows of text; columns listed in `numeric` are set flush right."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numeric: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG, GIF or JPEG file, embedded into the page, with its caption."""
+
+    path: Path
+    caption: str
+    wide: bool = False
+
+    @property
+    def data_uri(self) -> str:
+        encoded = base64.b64encode(self.path.read_bytes()).decode()
+        return f"data:{_MEDIA_TYPES[self.path.suffix]};base64,{encoded}"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """An SVG drawing (see `charts`) with its caption."""
+
+    svg: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One chapter of a page."""
+
+    heading: str
+    text: str = ""
+    table: Table | None = None
+    pictures: Sequence[Picture] = ()
+    charts: Sequence[Chart] = ()
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A headline figure: a short value and what it is."""
+
+    value: str
+    label: str
+
+
+def render_page(title: str, lead: str, figures: Sequence[Figure], sections: Sequence[Section]) -> str:
+    """The HTML text of a page; everything a caller passes is escaped, but for charts' SVG."""
+    return _template().render(title=title, lead=lead, figures=figures, sections=sections)
+
+
+@lru_cache(maxsize=1)
+def _template() -> Template:
+    source = (files("blm.evaluate") / "templates" / "page.html.j2").read_text(encoding="utf-8")
+    return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
