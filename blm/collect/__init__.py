@@ -1,0 +1,1 @@
+"""Collect: demonstrations from simulated and real robots, as LeRobot datasets."""

@@ -1,0 +1,379 @@
+"""The simulated workspace as an Environment: seeded resets, position targets in, observations and success out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from blm.collect.sim.objects import Placement, draw_goal, draw_placements, pose_of
+from blm.collect.sim.scene import Scene, build_scene
+from blm.collect.sim.success import ObjectState, SceneState, evaluate_success
+from blm.schemas.embodiment import Camera, Embodiment
+from blm.schemas.episode import OBJECT_SLOTS, POSE_NAMES
+from blm.schemas.errors import ConfigError, SimulationError, UnknownNameError, UsageError
+from blm.schemas.rollout import EpisodeStart, Observation, Transition
+from blm.schemas.task import Task
+
+SETTLING_S = 0.1
+MAX_OBJECT_SPEED_M_S = 10.0
+"""A thing that falls off the table reaches 4 m/s; beyond this the contacts have exploded."""
+MAX_JOINT_SPEED = 100.0
+START_TRIES = 20
+
+_STATE = mujoco.mjtState.mjSTATE_INTEGRATION
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything a tick depends on; made by `SimulatedEnvironment.snapshot`, good for that environment only."""
+
+    physics: np.ndarray
+    target: np.ndarray
+
+
+class SimulatedEnvironment:
+    """One robot and one task in MuJoCo; implements `blm.schemas.rollout.Environment`.
+
+    The model is compiled once; `reset` only moves things. The same seed and the same actions lead to bit-identical
+    states. `model`, `data`, `base_pose` and the world-frame queries below are there for planners.
+
+    Within a tick the position targets move linearly from the last command to the new one. A target that jumped
+    once per period would make the stiff position servos kick the arm (and a held object) at the control rate;
+    ramped, consecutive commands are one continuous path, at the price of half a period of delay.
+    """
+
+    def __init__(
+        self,
+        embodiment: Embodiment,
+        task: Task,
+        *,
+        models: str = "own",
+        render: bool = True,
+        home_perturbation_deg: float = 2.0,
+    ) -> None:
+        """Compile the scene. With `render` false no picture is made and observations hold no images.
+
+        `home_perturbation_deg` bounds the seeded change of each arm joint's home angle.
+
+        Raises:
+            SimulationError: the robot model is missing something the embodiment names.
+            ConfigError: the task has more objects than an episode has slots for.
+        """
+        if len(task.objects) > OBJECT_SLOTS:
+            raise ConfigError(
+                f"task '{task.name}' has {len(task.objects)} objects; an episode records at most {OBJECT_SLOTS}.",
+                "Use fewer objects.",
+            )
+        self._embodiment = embodiment
+        self._task = task
+        self._render = render
+        self._perturbation_rad = float(np.deg2rad(home_perturbation_deg))
+        self._scene: Scene = build_scene(embodiment, task, models)
+        self.model: mujoco.MjModel = self._scene.model
+        self.data = mujoco.MjData(self.model)
+        self.base_pose: np.ndarray = self._scene.base_pose
+        self._renderer: Any = None
+        self._arm = np.array(embodiment.arm_indices)
+        self._target = self._scene.home_qpos[self._scene.axis_qpos]
+        self._tool_reference = self._home_tool_quaternion()
+        self._seed: int | None = None
+        self._instruction = ""
+
+    @property
+    def embodiment(self) -> Embodiment:
+        return self._embodiment
+
+    @property
+    def task(self) -> Task:
+        return self._task
+
+    def reset(self, seed: int) -> Observation:
+        """Place objects and goal by the task's spawn rules and the arm near home, and let everything settle.
+
+        A start that already satisfies the task is drawn again.
+
+        Raises:
+            UsageError: `seed` is negative.
+            SimulationError: no start could be found, or the physics came apart.
+        """
+        if seed < 0:
+            raise UsageError(f"seed must be 0 or more, not {seed}.")
+        generator = np.random.Generator(np.random.PCG64(seed))
+        self._seed = seed
+        self._instruction = self._task.instructions[generator.integers(len(self._task.instructions))]
+        perturbation = generator.uniform(-self._perturbation_rad, self._perturbation_rad, len(self._arm))
+        for _ in range(START_TRIES):
+            placements = draw_placements(self._task, generator)
+            self._place(perturbation, placements, draw_goal(self._task, placements, generator))
+            self._settle()
+            if not self.succeeded():
+                return self._observe()
+        raise SimulationError(
+            f"task '{self._task.name}' counts as solved in {START_TRIES} starts drawn from seed {seed}.",
+            "Move its goal away from where the objects start.",
+        )
+
+    def describe(self) -> EpisodeStart:
+        """Facts about the episode begun by the last `reset`.
+
+        Raises:
+            SimulationError: nothing was reset yet.
+        """
+        if self._seed is None:
+            raise SimulationError("no episode has begun.", "Call reset(seed) first.")
+        return EpisodeStart(
+            embodiment=self._embodiment,
+            task=self._task,
+            seed=self._seed,
+            operator="",
+            instruction=self._instruction,
+            objects=tuple(
+                {
+                    "name": name,
+                    "shape": thing.shape,
+                    "colour_name": thing.colour_name,
+                    "half_size": list(thing.half_size),
+                }
+                for name, thing in self._task.objects.items()
+            ),
+            cameras=tuple(self._describe_camera(camera) for camera in self._embodiment.cameras),
+            goal=self._describe_goal(),
+        )
+
+    def step(self, values: np.ndarray) -> Transition:
+        """Clip axis targets (A,) to their limits, move there over one control period, observe, judge success.
+
+        Raises:
+            SimulationError: the targets are not A finite numbers, or the physics came apart.
+        """
+        action = self._embodiment.clip(self._checked(values))
+        start, end = self._target, self._embodiment.to_model(action)
+        actuators, substeps = self._scene.axis_actuator, self._scene.substeps
+        for substep in range(1, substeps + 1):
+            self.data.ctrl[actuators] = start + (end - start) * (substep / substeps)
+            mujoco.mj_step(self.model, self.data)
+        self._target = end
+        self._refresh()
+        return Transition(
+            action=action.astype(np.float32), observation=self._observe(), success=self.succeeded()
+        )
+
+    def snapshot(self) -> Snapshot:
+        """The physics state, to come back to with `restore`."""
+        physics = np.empty(mujoco.mj_stateSize(self.model, _STATE))
+        mujoco.mj_getState(self.model, self.data, physics, _STATE)
+        return Snapshot(physics=physics, target=self._target.copy())
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Return to a snapshot of this environment: what follows is bit-identical to what followed it then."""
+        mujoco.mj_setState(self.model, self.data, snapshot.physics, _STATE)
+        mujoco.mj_forward(self.model, self.data)
+        # The forward pass leaves its own warm start for the solver behind.
+        mujoco.mj_setState(self.model, self.data, snapshot.physics, _STATE)
+        self._target = snapshot.target.copy()
+
+    def close(self) -> None:
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def object_pose(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """World position (3,) and quaternion wxyz (4,) of an object; raises UnknownNameError."""
+        body = self._object(name).body
+        return self.data.xpos[body].copy(), self.data.xquat[body].copy()
+
+    def goal_position(self) -> np.ndarray | None:
+        """World position of the goal, shape (3,); None where the task has none."""
+        mocap = self._scene.goal_mocap
+        return None if mocap is None else self.data.mocap_pos[mocap].copy()
+
+    def touching(self, name: str) -> bool:
+        """Whether any part of the gripper touches the object."""
+        return self._gripper_contacts(name) > 0
+
+    def scene_state(self) -> SceneState:
+        """What success is judged by, now."""
+        return SceneState(
+            objects={name: self._object_state(name) for name in self._task.objects},
+            goal=self.goal_position(),
+            arm_joint_velocities=self.data.qvel[self._scene.axis_dof[self._arm]].copy(),
+        )
+
+    def succeeded(self) -> bool:
+        """Whether every success criterion of the task holds now."""
+        return all(holds for _, holds in evaluate_success(self._task, self.scene_state()).values())
+
+    def _place(
+        self, perturbation_rad: np.ndarray, placements: Mapping[str, Placement], goal: np.ndarray | None
+    ) -> None:
+        scene, data = self._scene, self.data
+        mujoco.mj_resetData(self.model, data)
+        data.qpos[:] = scene.home_qpos
+        target = scene.home_qpos[scene.axis_qpos].copy()
+        target[self._arm] += perturbation_rad
+        target = self._embodiment.to_model(self._embodiment.clip(self._embodiment.from_model(target)))
+        data.qpos[scene.axis_qpos] = target
+        data.ctrl[scene.axis_actuator] = target
+        self._target = target
+        for name, placement in placements.items():
+            position, quaternion = pose_of(self._task.objects[name], placement)
+            handle = scene.objects[name]
+            if handle.joint is not None:
+                data.qpos[handle.joint.qpos : handle.joint.qpos + 7] = [*position, *quaternion]
+            else:
+                data.mocap_pos[handle.mocap], data.mocap_quat[handle.mocap] = position, quaternion
+        if goal is not None:
+            data.mocap_pos[scene.goal_mocap] = goal
+
+    def _settle(self) -> None:
+        mujoco.mj_step(self.model, self.data, nstep=round(SETTLING_S / self.model.opt.timestep))
+        self.data.time = 0.0
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Bring derived quantities (poses, contacts) up to the state just reached, and check it."""
+        mujoco.mj_forward(self.model, self.data)
+        if not (np.isfinite(self.data.qpos).all() and np.isfinite(self.data.qacc).all()):
+            raise SimulationError(
+                f"the physics of '{self._task.name}' diverged (not a number) at {self.data.time:.3f} s.",
+                "Start the episode again with another seed.",
+            )
+        joint_speeds = np.abs(self.data.qvel[self._scene.axis_dof])
+        if joint_speeds.max() > MAX_JOINT_SPEED:
+            joint = self._embodiment.joints[int(joint_speeds.argmax())]
+            raise SimulationError(
+                f"joint '{joint}' moves at {joint_speeds.max():.0f} rad/s at {self.data.time:.3f} s.",
+                "Send targets nearer to where the arm is.",
+            )
+        for name in self._task.objects:
+            speed = float(np.linalg.norm(self._object_velocity(name)[:3]))
+            if speed > MAX_OBJECT_SPEED_M_S:
+                raise SimulationError(
+                    f"object '{name}' was flung away at {speed:.0f} m/s at {self.data.time:.3f} s.",
+                    "Do not press it into the table or between the fingers.",
+                )
+
+    def _checked(self, values: np.ndarray) -> np.ndarray:
+        values = np.asarray(values, dtype=np.float64)
+        axes = self._embodiment.axis_names
+        if values.shape != (len(axes),):
+            raise SimulationError(
+                f"an action has shape {values.shape}; '{self._embodiment.name}' takes ({len(axes)},).",
+                f"Its axes are: {', '.join(axes)}.",
+            )
+        if not np.isfinite(values).all():
+            wrong = [axis for axis, value in zip(axes, values, strict=True) if not np.isfinite(value)]
+            raise SimulationError(
+                f"the target of {', '.join(wrong)} is not a finite number.", "Check the agent."
+            )
+        return values
+
+    def _observe(self) -> Observation:
+        scene = self._scene
+        return Observation(
+            state=self._embodiment.from_model(self.data.qpos[scene.axis_qpos]).astype(np.float32),
+            images=self._images(),
+            ee_pose=self._tool_pose().astype(np.float32),
+            time_s=float(self.data.time),
+            instruction=self._instruction,
+            environment_state=self._environment_state().astype(np.float32),
+        )
+
+    def _images(self) -> Mapping[str, np.ndarray]:
+        if not self._render:
+            return {}
+        if self._renderer is None:
+            from blm.collect.sim.render import CameraRenderer
+
+            self._renderer = CameraRenderer(self.model, self._embodiment.cameras)
+        return self._renderer.images(self.data)
+
+    def _environment_state(self) -> np.ndarray:
+        width = len(POSE_NAMES)
+        state = np.zeros(OBJECT_SLOTS * width + 3)
+        for slot, name in enumerate(self._task.objects):
+            state[slot * width : (slot + 1) * width] = self._in_base(*self.object_pose(name))
+        goal = self.goal_position()
+        if goal is not None:
+            state[-3:] = self._point_in_base(goal)
+        return state
+
+    def _tool_pose(self) -> np.ndarray:
+        site = self._scene.tool_site
+        quaternion = np.empty(4)
+        mujoco.mju_mat2Quat(quaternion, self.data.site_xmat[site])
+        pose = self._in_base(self.data.site_xpos[site], quaternion)
+        if pose[3:] @ self._tool_reference < 0:
+            pose[3:] *= -1
+        return pose
+
+    def _home_tool_quaternion(self) -> np.ndarray:
+        """The tool's orientation at home in the base frame: of the two signs of a quaternion, its side is taken.
+
+        So the sign only flips half a turn away from home; a fixed sign of w would flip while the tool points down.
+        """
+        self.data.qpos[:] = self._scene.home_qpos
+        mujoco.mj_kinematics(self.model, self.data)
+        self._tool_reference = np.zeros(4)
+        quaternion = self._tool_pose()[3:]
+        return quaternion * np.sign(quaternion[np.abs(quaternion).argmax()])
+
+    def _in_base(self, position: np.ndarray, quaternion: np.ndarray) -> np.ndarray:
+        """World pose → base-frame pose (7,): metres, quaternion wxyz."""
+        base, inverse, rotated = np.empty(4), np.empty(4), np.empty(4)
+        mujoco.mju_mat2Quat(base, self.base_pose[:3, :3].ravel())
+        mujoco.mju_negQuat(inverse, base)
+        mujoco.mju_mulQuat(rotated, inverse, quaternion)
+        return np.concatenate([self._point_in_base(position), rotated])
+
+    def _point_in_base(self, position: np.ndarray) -> np.ndarray:
+        return self.base_pose[:3, :3].T @ (position - self.base_pose[:3, 3])
+
+    def _describe_camera(self, camera: Camera) -> dict[str, Any]:
+        pose = np.array([0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0])
+        if camera.mount is None:
+            index = self.model.camera(camera.name).id
+            pose = self._in_base(self.model.cam_pos[index], self.model.cam_quat[index])
+        return {
+            "name": camera.name,
+            "width": camera.width,
+            "height": camera.height,
+            "vertical_fov_deg": camera.vertical_fov_deg,
+            "position": pose[:3].tolist(),
+            "quaternion": pose[3:].tolist(),
+            "mount": camera.mount,
+        }
+
+    def _describe_goal(self) -> dict[str, Any] | None:
+        goal, position = self._task.goal, self.goal_position()
+        if goal is None or position is None:
+            return None
+        return {
+            "shape": goal.shape,
+            "position": self._point_in_base(position).tolist(),
+            "radius_m": goal.radius_m,
+        }
+
+    def _object(self, name: str) -> Any:
+        if name not in self._scene.objects:
+            raise UnknownNameError("object", name, self._scene.objects)
+        return self._scene.objects[name]
+
+    def _object_velocity(self, name: str) -> np.ndarray:
+        """Linear (world) and angular (body frame) velocity, shape (6,); zeros for a thing that does not move."""
+        joint = self._object(name).joint
+        return np.zeros(6) if joint is None else self.data.qvel[joint.dof : joint.dof + 6].copy()
+
+    def _object_state(self, name: str) -> ObjectState:
+        position, quaternion = self.object_pose(name)
+        velocity = self._object_velocity(name)
+        return ObjectState(position, quaternion, velocity[:3], velocity[3:], self._gripper_contacts(name))
+
+    def _gripper_contacts(self, name: str) -> int:
+        geoms, gripper = self._object(name).geoms, self._scene.gripper_geoms
+        pairs = self.data.contact.geom.tolist()
+        return sum((a in geoms and b in gripper) or (b in geoms and a in gripper) for a, b in pairs)

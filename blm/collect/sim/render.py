@@ -1,0 +1,57 @@
+"""Render an embodiment's cameras from a simulated scene."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mujoco
+import numpy as np
+
+from blm.collect.sim.headless import prepare_rendering
+from blm.schemas.embodiment import Camera
+from blm.schemas.errors import SimulationError
+
+
+class CameraRenderer:
+    """Renders named cameras of a model; one graphics context per image size, made at the first picture."""
+
+    def __init__(self, model: mujoco.MjModel, cameras: Sequence[Camera]) -> None:
+        self._model = model
+        self._cameras = tuple(cameras)
+        self._renderers: dict[tuple[int, int], mujoco.Renderer] = {}
+        self._option = mujoco.MjvOption()
+        self._option.sitegroup[:] = 0
+        self._option.geomgroup[:] = [1, 1, 1, 0, 0, 0]
+
+    def images(self, data: mujoco.MjData) -> dict[str, np.ndarray]:
+        """Camera name → (height, width, 3) uint8 RGB of the scene as it is in `data`.
+
+        Raises:
+            SimulationError: this machine offers no way to render.
+        """
+        pictures = {}
+        for camera in self._cameras:
+            renderer = self._renderer(camera.height, camera.width)
+            renderer.update_scene(data, camera=camera.name, scene_option=self._option)
+            pictures[camera.name] = renderer.render()
+        return pictures
+
+    def close(self) -> None:
+        for renderer in self._renderers.values():
+            renderer.close()
+        self._renderers.clear()
+
+    def _renderer(self, height: int, width: int) -> mujoco.Renderer:
+        size = (height, width)
+        if size not in self._renderers:
+            prepare_rendering()
+            buffer = self._model.vis.global_
+            buffer.offheight, buffer.offwidth = max(height, buffer.offheight), max(width, buffer.offwidth)
+            try:
+                self._renderers[size] = mujoco.Renderer(self._model, height=height, width=width)
+            except Exception as error:
+                raise SimulationError(
+                    f"no picture can be rendered here: {error}",
+                    "Install EGL or OSMesa (Debian: libegl1 libgl1-mesa-dri), or `pip install 'blm[sim]'`.",
+                ) from error
+        return self._renderers[size]
