@@ -1,0 +1,152 @@
+"""An episode that is finished but not yet in a dataset: its numeric columns in memory, its videos in a folder.
+
+    Step ──add──▶ EpisodeWriter ──numeric──▶ memory ──────────┐
+                        │                                     ├─finish──▶ EpisodePart ──commit──▶ DatasetWriter
+                        └──images──▶ VideoEncoder ──▶ MP4 ────┘
+
+A part can be made in another process and committed here: it is small, picklable, and holds nothing that depends on
+its place in the dataset.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from blm.collect.statistics import ImageStatistics, Statistics
+from blm.collect.video import VideoConfig, VideoEncoder
+from blm.schemas.embodiment import Embodiment
+from blm.schemas.episode import (
+    ACTION,
+    EE_POSE,
+    ENVIRONMENT_STATE,
+    MONOTONIC_TIME,
+    STATE,
+    SUBTASK_INDEX,
+    SUCCESS,
+    episode_features,
+    image_key,
+)
+from blm.schemas.errors import ConfigError, DatasetError
+from blm.schemas.rollout import Step
+
+
+@dataclass(frozen=True)
+class EpisodePart:
+    """A finished episode.
+
+    Attributes:
+        columns: numeric features, each (T,) or (T, D); `subtask_index` counts within `subtasks`.
+        subtasks: names of the primitives, in order of first appearance.
+        videos: image key → MP4 file with T frames.
+        image_statistics: image key → statistics of its pixels.
+    """
+
+    columns: Mapping[str, np.ndarray]
+    subtasks: tuple[str, ...]
+    videos: Mapping[str, Path]
+    image_statistics: Mapping[str, Statistics]
+
+    @property
+    def frames(self) -> int:
+        return len(self.columns[MONOTONIC_TIME])
+
+
+class EpisodeWriter:
+    """Takes the steps of one episode as they come; images go straight to the encoders."""
+
+    def __init__(self, folder: Path, embodiment: Embodiment, simulated: bool, video: VideoConfig) -> None:
+        """Start an episode whose videos are written into `folder`, which is emptied first.
+
+        Raises:
+            ConfigError: the embodiment's rate is not a whole number.
+            DatasetError: an image size that video cannot hold.
+        """
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        self._folder = folder
+        self._features = episode_features(embodiment, simulated)
+        fps = whole_rate(embodiment)
+        self._encoders: dict[str, VideoEncoder] = {}
+        for camera in embodiment.cameras:
+            path = folder / f"{camera.name}.mp4"
+            self._encoders[camera.name] = VideoEncoder(path, camera.width, camera.height, fps, video)
+        self._image_statistics = {camera.name: ImageStatistics() for camera in embodiment.cameras}
+        self._rows: list[dict[str, object]] = []
+        self._subtasks: dict[str, int] = {}
+
+    def add(self, step: Step) -> None:
+        """Add one control tick; waits when the encoders are behind.
+
+        Raises:
+            DatasetError: a camera or a value is missing or has another shape than announced; names the key.
+        """
+        self._rows.append(self._numeric(step))
+        for name, encoder in self._encoders.items():
+            if name not in step.observation.images:
+                there = ", ".join(step.observation.images) or "none"
+                raise DatasetError(f"camera '{name}' gave no image at step {step.index}; there are: {there}.")
+            image = np.asarray(step.observation.images[name])
+            encoder.add(image)
+            self._image_statistics[name].add(image)
+
+    def finish(self) -> EpisodePart:
+        """Close the videos, check them, and return the episode.
+
+        Raises:
+            DatasetError: the episode has no steps, encoding failed, or a video does not hold every frame.
+        """
+        if not self._rows:
+            self.discard()
+            raise DatasetError("the episode has no steps, so there is nothing to store.")
+        videos = {image_key(name): encoder.finish() for name, encoder in self._encoders.items()}
+        columns = {
+            key: np.array([row[key] for row in self._rows], dtype=feature["dtype"])
+            for key, feature in self._features.items()
+            if feature["dtype"] != "video"
+        }
+        statistics = {image_key(name): images.result() for name, images in self._image_statistics.items()}
+        return EpisodePart(columns, tuple(self._subtasks), videos, statistics)
+
+    def discard(self) -> None:
+        """Throw the episode away."""
+        for encoder in self._encoders.values():
+            encoder.discard()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _numeric(self, step: Step) -> dict[str, object]:
+        observation = step.observation
+        vectors: dict[str, np.ndarray | None] = {
+            STATE: observation.state,
+            ACTION: step.action,
+            EE_POSE: observation.ee_pose,
+        }
+        if ENVIRONMENT_STATE in self._features:
+            vectors[ENVIRONMENT_STATE] = observation.environment_state
+        row: dict[str, object] = {}
+        for key, values in vectors.items():
+            array = np.array(values, dtype=np.float32)
+            if array.shape != self._features[key]["shape"]:
+                raise DatasetError(
+                    f"{key} has shape {array.shape} at step {step.index}; {self._features[key]['shape']} expected."
+                )
+            row[key] = array
+        row[SUBTASK_INDEX] = self._subtasks.setdefault(step.subtask, len(self._subtasks))
+        row[MONOTONIC_TIME] = observation.time_s
+        row[SUCCESS] = step.success
+        return row
+
+
+def whole_rate(embodiment: Embodiment) -> int:
+    """The control rate as LeRobot's whole `fps`; raises ConfigError if it is not a whole number."""
+    rate = embodiment.control_rate_hz
+    if rate != int(rate):
+        raise ConfigError(
+            f"embodiment '{embodiment.name}': control_rate_hz {rate} cannot be recorded.",
+            "Use a whole number.",
+        )
+    return int(rate)
