@@ -1,0 +1,107 @@
+"""What a Stage II build is told: inputs, images, splits, thresholds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from blm.curate.shards import DEFAULT_SHARD_BYTES
+from blm.schemas.yaml_model import FrozenModel, read_yaml, validate
+
+
+class DatasetSource(FrozenModel):
+    """One LeRobot v3 dataset. What is not given is taken from the dataset itself."""
+
+    path: Path
+    name: str | None = Field(default=None, description="name in the build; default: the folder's name")
+    embodiment: str | None = Field(default=None, description="known embodiment or the path of its YAML file")
+    task: str | None = Field(default=None, description="task name of every episode")
+
+
+class Fractions(FrozenModel):
+    """Expected share of episodes per split; the shares of a small build vary by chance."""
+
+    train: float = Field(default=0.9, gt=0, le=1)
+    val: float = Field(default=0.05, ge=0, lt=1)
+    test: float = Field(default=0.05, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if abs(self.train + self.val + self.test - 1) > 1e-9:
+            raise ValueError(f"train, val and test must add up to 1, not {self.train + self.val + self.test}")
+        return self
+
+
+class Thresholds(FrozenModel):
+    """When an episode is dropped, and what counts as idle.
+
+    Speed is the fastest axis' displacement over 0.2 s, as a fraction of that axis' range per second, the larger of
+    the measured and the commanded one: 0.02 of an SO-100's shoulder is 4.4 degrees per second.
+    """
+
+    require_success: bool = Field(default=True, description="drop episodes known to have failed")
+    min_duration_s: float = Field(default=0.5, ge=0, description="after trimming")
+    max_duration_ratio: float = Field(
+        default=4.0, gt=1, description="× the median of the same robot and task, after trimming"
+    )
+    idle_speed: float = Field(
+        default=0.02, ge=0, description="below this nothing moves; axis ranges per second"
+    )
+    idle_margin_s: float = Field(default=0.25, ge=0, description="idle time kept before and after the motion")
+
+
+class SplitsConfig(FrozenModel):
+    """A Stage II build. In `splits.yaml`, a dataset may be given as just its path."""
+
+    datasets: tuple[DatasetSource, ...] = Field(min_length=1)
+    output: Path
+    cameras: tuple[str, ...] | None = Field(default=None, description="default: all the dataset has")
+    image_size: tuple[int, int] | None = Field(
+        default=None, description="width and height in pixels (one number: square); default: as recorded"
+    )
+    jpeg_quality: int = Field(default=92, ge=1, le=100)
+    frame_stride: int = Field(default=1, ge=1, description="keep every n-th frame; the rate falls with it")
+    seed: int = 0
+    fractions: Fractions = Fractions()
+    trim_idle: bool = True
+    thresholds: Thresholds = Thresholds()
+    shard_bytes: int = Field(default=DEFAULT_SHARD_BYTES, ge=10240)
+    licence: str = Field(default="", description="for the data card, e.g. 'cc-by-4.0'")
+    workers: int = Field(
+        default=1, ge=1, description="threads that decode and encode; no effect on the result"
+    )
+    overwrite: bool = Field(default=False, description="replace another build in the output folder")
+
+    @field_validator("datasets", mode="before")
+    @classmethod
+    def _paths_are_sources(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            return value
+        return [{"path": one} if isinstance(one, str | Path) else one for one in value]
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _square(cls, value: Any) -> Any:
+        return (value, value) if isinstance(value, int) else value
+
+    @field_validator("image_size")
+    @classmethod
+    def _sensible(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and not all(16 <= side <= 4096 for side in value):
+            raise ValueError("both sides must lie within 16..4096 pixels")
+        return value
+
+    def build_settings(self) -> dict[str, Any]:
+        """What decides the build's content, JSON-ready: no output folder, workers or overwriting."""
+        return self.model_dump(mode="json", exclude={"output", "workers", "overwrite"})
+
+
+def read_splits_config(path: Path, **changes: Any) -> SplitsConfig:
+    """Read `splits.yaml`; `changes` (from the command line) replace its keys.
+
+    Raises:
+        ConfigError: the file or a value is wrong; names the file and the key.
+    """
+    return validate(SplitsConfig, {**read_yaml(path), **changes}, str(path))

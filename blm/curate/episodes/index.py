@@ -1,0 +1,424 @@
+"""Index a LeRobot v3 dataset: one Arrow row per episode, with what our own columns or the dataset itself tell.
+
+Works on datasets recorded by blm (whose `meta/episodes` hold `blm/…` columns) and on stock ones of a known robot:
+there the embodiment comes from the axis names, the task from the wording of the instruction, and success from
+`next.success`, or is 'unknown'.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from blm.curate.episodes.config import DatasetSource
+from blm.curate.episodes.facts import episode_facts
+from blm.curate.episodes.frames import Columns, Frames, FramesError, concatenate, read_frames
+from blm.curate.shards import file_sha256, safe_key
+from blm.schemas.embodiment import Embodiment, embodiment_names, load_embodiment
+from blm.schemas.episode import (
+    ACTION,
+    EPISODE_METADATA_PREFIX,
+    IMAGE_PREFIX,
+    STATE,
+    SUBTASK_INDEX,
+    SUBTASKS_FILE,
+    SUCCESS,
+)
+from blm.schemas.errors import ConfigError, DatasetError
+from blm.schemas.task import load_task, task_names
+
+SUPPORTED_VERSION = "v3."
+_ROWS_AT_ONCE = 500_000
+
+_KNOWN_FACTS = {
+    "embodiment": "string",
+    "task": "string",
+    "seed": "int64",
+    "operator": "string",
+    "success": "bool",
+}
+
+
+@dataclass(frozen=True)
+class CameraStream:
+    """A recorded camera: its name in the build, its LeRobot feature, its size in pixels."""
+
+    name: str
+    feature: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class DatasetIndex:
+    """One dataset, ready to be checked and read.
+
+    `episodes` has a row per episode: `dataset`, `episode`, `embodiment`, `task`, `instruction`, `success` ('yes', 'no'
+    or 'unknown'), `seed`, `operator`, `rate_hz`, `length` (as the metadata say), `data_file`, `unreadable` (why the
+    data file is, else null), `missing_videos`, `video_frames` (of the camera that differs most from `length`),
+    the columns of `episode_facts`, and per camera `video/<name>` {file, from_s}.
+    """
+
+    name: str
+    path: Path
+    fingerprint: str
+    embodiment: Embodiment
+    rate_hz: float
+    cameras: tuple[CameraStream, ...]
+    columns: Columns
+    subtasks: tuple[str, ...]
+    episodes: pa.Table
+
+
+def index_dataset(
+    source: DatasetSource, name: str, idle_speed: float, cameras: Sequence[str] | None = None
+) -> DatasetIndex:
+    """Read a dataset's metadata and low-dimensional frames.
+
+    Raises:
+        DatasetError: the dataset as a whole cannot be used; names the file and the remedy.
+        UnknownNameError: the source names an embodiment that does not exist.
+    """
+    root = source.path
+    info = _read_info(root)
+    meta = _read_episode_metadata(root)
+    embodiment = _embodiment(source, info, meta)
+    columns = Columns(
+        state=_axis_columns(root, info, STATE, embodiment),
+        action=_axis_columns(root, info, ACTION, embodiment),
+        subtask=SUBTASK_INDEX in info["features"],
+        success=SUCCESS in info["features"],
+    )
+    streams = _cameras(root, info, cameras)
+    rate_hz = float(info["fps"])
+    rows = [_episode_row(row, root, info, streams, source, embodiment) for row in meta.to_pylist()]
+    facts = _all_facts(rows, columns, embodiment, rate_hz, idle_speed)
+    return DatasetIndex(
+        name=name,
+        path=root,
+        fingerprint=fingerprint(root),
+        embodiment=embodiment,
+        rate_hz=rate_hz,
+        cameras=streams,
+        columns=columns,
+        subtasks=_subtasks(root),
+        episodes=_episode_table(name, rows, facts, rate_hz, streams),
+    )
+
+
+def fingerprint(root: Path) -> str:
+    """SHA-256 over the names and contents of the dataset's files, wherever it lies on disk."""
+    digest = hashlib.sha256()
+    patterns = (
+        "meta/info.json",
+        "meta/tasks.parquet",
+        SUBTASKS_FILE,
+        "meta/episodes/**/*",
+        "data/**/*",
+        "videos/**/*",
+    )
+    files = sorted(path for pattern in patterns for path in root.glob(pattern) if path.is_file())
+    for path in files:
+        digest.update(f"{path.relative_to(root).as_posix()} {file_sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def dataset_names(sources: Sequence[DatasetSource]) -> list[str]:
+    """A name per source: as given, else its folder's, with folders above put in front where names would repeat.
+
+    Raises:
+        ConfigError: two sources are the same folder, or carry the same name.
+    """
+    paths = [source.path.resolve() for source in sources]
+    if len(set(paths)) != len(paths):
+        repeated = next(path for path in paths if paths.count(path) > 1)
+        raise ConfigError(f"dataset {repeated} is listed twice.", "List each dataset once.")
+    names = [_name_of_depth(source, 1) for source in sources]
+    for depth in range(2, 6):
+        names = [
+            _name_of_depth(source, depth) if names.count(name) > 1 else name
+            for source, name in zip(sources, names, strict=True)
+        ]
+    if len(set(names)) != len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ConfigError(f"two datasets are called '{repeated}'.", "Give each a name of its own.")
+    return names
+
+
+def _name_of_depth(source: DatasetSource, depth: int) -> str:
+    parts = [part for part in source.path.resolve().parts if part != source.path.anchor]
+    return safe_key(source.name or "-".join(parts[-depth:]))
+
+
+def _read_info(root: Path) -> dict[str, Any]:
+    path = root / "meta/info.json"
+    if not path.is_file():
+        raise DatasetError(f"{path} does not exist.", "Give the root folder of a LeRobot v3 dataset.")
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+        version, rate, features = info["codebase_version"], info["fps"], info["features"]
+        for feature in (STATE, ACTION):
+            features[feature]["shape"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(
+            f"{path} is not readable or lacks {error}.", "Restore the file, or record again."
+        ) from error
+    if not str(version).startswith(SUPPORTED_VERSION):
+        raise DatasetError(
+            f"{path}: LeRobot dataset version {version}; blm reads {SUPPORTED_VERSION}x.",
+            "Convert it with: python -m lerobot.scripts.convert_dataset_v21_to_v30",
+        )
+    if not isinstance(rate, int | float) or rate <= 0:
+        raise DatasetError(f"{path}: fps is {rate!r}, which is not a rate in hertz.", "Mend the file.")
+    return info
+
+
+def _read_episode_metadata(root: Path) -> pa.Table:
+    """One row per episode with the columns we use, in episode order."""
+    files = sorted(str(path) for path in root.glob("meta/episodes/*/*.parquet"))
+    if not files:
+        raise DatasetError(
+            f"{root / 'meta/episodes'} holds no Parquet file.",
+            "The recording was probably cut off before it was finished; recover or record it again.",
+        )
+    try:
+        with duckdb.connect(config={"threads": 1}) as connection:
+            relation = connection.read_parquet(files, union_by_name=True, hive_partitioning=False)
+            wanted = [name for name in relation.columns if not name.startswith("stats/")]
+            quoted = ", ".join(f'"{name}"' for name in wanted)
+            return relation.select(quoted).order("episode_index").to_arrow_table()
+    except duckdb.Error as error:
+        raise DatasetError(
+            f"{root / 'meta/episodes'} is not readable: {error}", "Restore it from a copy, or record again."
+        ) from error
+
+
+def _embodiment(source: DatasetSource, info: dict[str, Any], meta: pa.Table) -> Embodiment:
+    if source.embodiment is not None:
+        return load_embodiment(source.embodiment)
+    column = EPISODE_METADATA_PREFIX + "embodiment"
+    if column in meta.column_names:
+        recorded = sorted({name for name in meta[column].to_pylist() if name})
+        if len(recorded) > 1:
+            raise DatasetError(
+                f"{source.path} mixes embodiments: {', '.join(recorded)}.", "Keep one dataset per embodiment."
+            )
+        if recorded and recorded[0] in embodiment_names():
+            return load_embodiment(recorded[0])
+    return _embodiment_from_axes(source.path, info)
+
+
+def _embodiment_from_axes(root: Path, info: dict[str, Any]) -> Embodiment:
+    axes = {_axis(name) for name in _feature_names(info, ACTION)}
+    fitting = [one for one in map(load_embodiment, embodiment_names()) if set(one.axis_names) == axes]
+    robot_type = info.get("robot_type")
+    named = [one for one in fitting if robot_type in (one.name, one.driver)]
+    if len(fitting) == 1 or named:
+        return (named or fitting)[0]
+    which = "fit several embodiments" if fitting else "fit no known embodiment"
+    raise DatasetError(
+        f"{root}: the action's axes ({', '.join(sorted(axes)) or 'unnamed'}) {which}.",
+        f"Name the dataset's `embodiment` in splits.yaml: one of {', '.join(embodiment_names())}, or a YAML file.",
+    )
+
+
+def _feature_names(info: dict[str, Any], feature: str) -> list[str]:
+    """Names of a vector's values: LeRobot keeps a list, or a mapping with one list in it."""
+    names = info["features"][feature].get("names") or []
+    if isinstance(names, dict):
+        names = next(iter(names.values()), [])
+    return [str(name) for name in names]
+
+
+def _axis(name: str) -> str:
+    return name if name.endswith(".pos") else f"{name}.pos"
+
+
+def _axis_columns(root: Path, info: dict[str, Any], feature: str, embodiment: Embodiment) -> tuple[int, ...]:
+    """Which column of a vector is which axis of the embodiment."""
+    names = [_axis(name) for name in _feature_names(info, feature)]
+    if missing := [axis for axis in embodiment.axis_names if axis not in names]:
+        raise DatasetError(
+            f"{root}: '{feature}' has no axis {', '.join(missing)} of embodiment '{embodiment.name}'; "
+            f"it has: {', '.join(names) or 'no names'}.",
+            "Name the right `embodiment` for this dataset in splits.yaml.",
+        )
+    return tuple(names.index(axis) for axis in embodiment.axis_names)
+
+
+def _cameras(root: Path, info: dict[str, Any], wanted: Sequence[str] | None) -> tuple[CameraStream, ...]:
+    found: dict[str, CameraStream] = {}
+    for key, feature in info["features"].items():
+        if not key.startswith(IMAGE_PREFIX):
+            continue
+        name = re.sub(r"[^a-z0-9_]+", "_", key.removeprefix(IMAGE_PREFIX).lower())
+        if feature["dtype"] != "video":
+            raise DatasetError(
+                f"{root}: camera '{name}' is stored as single images.", "Convert the dataset to video first."
+            )
+        if name in found or name in ("state", "action", "subtask"):
+            raise DatasetError(f"{root}: camera name '{name}' is taken.", "Rename the camera in the dataset.")
+        height, width = feature["shape"][:2]
+        if feature.get("names") and feature["names"][0] == "channels":
+            height, width = feature["shape"][1:]
+        found[name] = CameraStream(name, key, width, height)
+    if absent := [name for name in wanted or () if name not in found]:
+        raise DatasetError(
+            f"{root}: camera '{absent[0]}' not found; this dataset has: {', '.join(found) or 'none'}.",
+            "Choose among these with `cameras`.",
+        )
+    return tuple(found[name] for name in wanted or found)
+
+
+def _episode_row(
+    row: dict[str, Any],
+    root: Path,
+    info: dict[str, Any],
+    streams: Sequence[CameraStream],
+    source: DatasetSource,
+    embodiment: Embodiment,
+) -> dict[str, Any]:
+    recorded = {name: row.get(EPISODE_METADATA_PREFIX + name) for name in _KNOWN_FACTS}
+    instruction = (row.get("tasks") or [""])[0]
+    rate_hz = info["fps"]
+    result: dict[str, Any] = {
+        "episode": row["episode_index"],
+        "embodiment": embodiment.name,
+        "task": source.task or recorded["task"] or task_of_instruction(instruction, embodiment.name),
+        "instruction": instruction,
+        "success": {True: "yes", False: "no", None: "unknown"}[recorded["success"]],
+        "seed": -1 if recorded["seed"] is None else recorded["seed"],
+        "operator": recorded["operator"] or "unknown",
+        "length": row["length"],
+        "data_file": _inside(root, info["data_path"], row, "data"),
+    }
+    missing, counts = [], [row["length"]]
+    for stream in streams:
+        prefix = f"videos/{stream.feature}"
+        from_s, to_s = row.get(f"{prefix}/from_timestamp"), row.get(f"{prefix}/to_timestamp")
+        if from_s is None or to_s is None:
+            missing.append(stream.name)
+            continue
+        file = _inside(root, info["video_path"], row, prefix, video_key=stream.feature)
+        counts.append(round((to_s - from_s) * rate_hz))
+        if not Path(file).is_file():
+            missing.append(stream.name)
+        result[f"video/{stream.name}"] = {"file": file, "from_s": from_s}
+    result["missing_videos"] = missing
+    result["video_frames"] = max(counts, key=lambda count: abs(count - row["length"]))
+    return result
+
+
+def _inside(root: Path, template: str, row: dict[str, Any], prefix: str, **more: str) -> str:
+    """Fill a path template of `info.json`, refusing one that leads out of the dataset."""
+    try:
+        numbers = {name: int(row[f"{prefix}/{name}"]) for name in ("chunk_index", "file_index")}
+        path = root / template.format(**numbers, **more)
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+        raise DatasetError(
+            f"{root}: episode {row.get('episode_index')} does not say in which file it lies ({error}).",
+            "Restore meta/episodes and meta/info.json, or record again.",
+        ) from error
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise DatasetError(f"{root}: meta/info.json points outside the dataset, to {path}.", "Mend the file.")
+    return str(path)
+
+
+def task_of_instruction(instruction: str, embodiment: str) -> str:
+    """The known task with this wording, else the wording itself as a name ('Fold it!' → 'fold-it')."""
+    wording = _slug(instruction)
+    for task in task_names():
+        if wording in map(_slug, load_task(task, embodiment).instructions):
+            return task
+    return wording[:60].strip("-") or "unnamed"
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _all_facts(
+    rows: list[dict[str, Any]], columns: Columns, embodiment: Embodiment, rate_hz: float, idle_speed: float
+) -> dict[int, dict[str, Any]]:
+    """Facts per episode; for those in an unreadable file, `{'unreadable': why}`."""
+    facts: dict[int, dict[str, Any]] = {}
+    unreadable: dict[str, str] = {}
+    for frames in _in_batches(sorted({row["data_file"] for row in rows}), columns, unreadable):
+        for fact in episode_facts(frames, embodiment, rate_hz, idle_speed).to_pylist():
+            facts[fact["episode"]] = fact
+    for row in rows:
+        if why := unreadable.get(row["data_file"]):
+            facts[row["episode"]] = {"unreadable": why}
+    return facts
+
+
+def _in_batches(files: list[str], columns: Columns, unreadable: dict[str, str]) -> Iterator[Frames]:
+    parts: list[Frames] = []
+    for file in files:
+        try:
+            parts.append(read_frames(Path(file), columns))
+        except FramesError as error:
+            unreadable[file] = str(error)
+        if sum(len(part.frame) for part in parts) >= _ROWS_AT_ONCE:
+            yield concatenate(parts)
+            parts = []
+    if parts:
+        yield concatenate(parts)
+
+
+def _episode_table(
+    name: str,
+    rows: list[dict[str, Any]],
+    facts: dict[int, dict[str, Any]],
+    rate_hz: float,
+    streams: Sequence[CameraStream],
+) -> pa.Table:
+    video = pa.struct([("file", pa.string()), ("from_s", pa.float64())])
+    fields: list[tuple[str, pa.DataType]] = [
+        *(
+            (key, pa.string())
+            for key in ("dataset", "embodiment", "task", "instruction", "success", "operator")
+        ),
+        *((key, pa.int64()) for key in ("episode", "seed", "length", "video_frames")),
+        ("rate_hz", pa.float64()),
+        *((key, pa.string()) for key in ("data_file", "unreadable")),
+        ("missing_videos", pa.list_(pa.string())),
+        ("rows", pa.int64()),
+        *((key, pa.bool_()) for key in ("contiguous", "finite")),
+        ("top_speed", pa.float64()),
+        *((key, pa.int64()) for key in ("moves_from", "moves_to")),
+        ("identity", pa.string()),
+        *((f"video/{stream.name}", video) for stream in streams),
+    ]
+    absent = {"rows": 0, "contiguous": False, "finite": False, "top_speed": 0.0}
+    complete = []
+    for row in rows:
+        fact = facts.get(row["episode"], {})
+        success = row["success"]
+        if success == "unknown" and fact.get("ended_well") is not None:
+            success = "yes" if fact["ended_well"] else "no"
+        complete.append({**absent, **fact, **row, "dataset": name, "rate_hz": rate_hz, "success": success})
+    return pa.Table.from_pylist(complete, schema=pa.schema(fields))
+
+
+def _subtasks(root: Path) -> tuple[str, ...]:
+    """The dataset's table of primitives in index order; one empty name where there is none."""
+    import pyarrow.parquet as pq
+
+    path = root / SUBTASKS_FILE
+    if not path.is_file():
+        return ("",)
+    try:
+        rows = pq.read_table(path, columns=["subtask_index", "subtask"]).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise DatasetError(f"{path} is not readable: {error}", "Restore it from a copy.") from error
+    names = {row["subtask_index"]: row["subtask"] for row in rows}
+    return tuple(names.get(index, "") for index in range(max(names, default=0) + 1))
