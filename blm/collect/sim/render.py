@@ -22,6 +22,7 @@ class CameraRenderer:
         self._option = mujoco.MjvOption()
         self._option.sitegroup[:] = 0
         self._option.geomgroup[:] = [1, 1, 1, 0, 0, 0]
+        self._table = model.geom("table").id
 
     def images(self, data: mujoco.MjData) -> dict[str, np.ndarray]:
         """Camera name → (height, width, 3) uint8 RGB of the scene as it is in `data`.
@@ -33,6 +34,7 @@ class CameraRenderer:
         for camera in self._cameras:
             renderer = self._renderer(camera.height, camera.width)
             renderer.update_scene(data, camera=camera.name, scene_option=self._option)
+            self._keep_table_out_of_shadow_map(renderer.scene)
             pictures[camera.name] = renderer.render()
         return pictures
 
@@ -40,6 +42,16 @@ class CameraRenderer:
         for renderer in self._renderers.values():
             renderer.close()
         self._renderers.clear()
+
+    def _keep_table_out_of_shadow_map(self, scene: mujoco.MjvScene) -> None:
+        """The table has nothing below it to shade, yet would fill the shadow map: a third of a picture's cost.
+
+        Decoration casts no shadow and still receives it.
+        """
+        for geom in scene.geoms[: scene.ngeom]:
+            if geom.objid == self._table and geom.objtype == mujoco.mjtObj.mjOBJ_GEOM:
+                geom.category = mujoco.mjtCatBit.mjCAT_DECOR
+                return
 
     def _renderer(self, height: int, width: int) -> mujoco.Renderer:
         size = (height, width)

