@@ -28,10 +28,8 @@ test-vendor-models: setup ## checks of our robot models against their makers' (n
 	$(PYTEST) -m vendor_models $(ARGS)
 
 check: setup ## lint, format, types and allowed imports
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/pyright
-	$(BIN)/lint-imports --no-logo
+	@status=0; for tool in "ruff check ." "ruff format --check ." "pyright" "lint-imports --no-logo"; do \
+		echo "== $$tool"; $(BIN)/$$tool || status=1; done; exit $$status
 
 bench: setup ## run every script under benchmarks/ (one: make bench ARGS=benchmarks/NAME.py)
 	@set -e; for script in $(or $(ARGS),$(sort $(wildcard benchmarks/*.py))); do \

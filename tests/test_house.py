@@ -33,7 +33,7 @@ def modules_after(code: str) -> set[str]:
     finished = subprocess.run(
         [sys.executable, "-c", code + REPORT_MODULES], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert finished.returncode == 0, finished.stderr
+    assert finished.returncode == 0, finished.stderr[-500:]
     return set(json.loads(finished.stdout.splitlines()[-1]))
 
 

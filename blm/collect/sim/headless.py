@@ -79,7 +79,7 @@ def prepare_rendering() -> str:
     """Settle MuJoCo's rendering backend for this process and its children; return its name.
 
     Call it before the first `mujoco.Renderer`, best before `import mujoco` (where MuJoCo picks a backend; if that has
-    happened, the choice is made again). The first call takes about 0.2 s, later ones nothing; child processes that
+    happened, the choice is made again). The first call takes about 0.1 s, later ones nothing; child processes that
     call it inherit the choice through `MUJOCO_GL`.
 
     Returns:
