@@ -39,8 +39,9 @@ def offsets_suffix(camera: str) -> str:
 class SegmentMeta(FrozenModel):
     """What is known about one Stage II sample.
 
-    `start` and `stop` are frame indices in the source episode (after trimming, stop exclusive). `axis_names` is the
-    order of the columns of state and action. `source` maps to the dataset's fingerprint in the manifest.
+    `start` and `stop` are frame indices in the source episode (after trimming, stop exclusive); every `stride`-th of
+    them is kept, and `rate_hz` is the rate of the kept ones. `axis_names` is the order of the columns of state and
+    action. `image_size` is (width, height) in pixels. `dataset` maps to the dataset's fingerprint in the manifest.
     """
 
     dataset: str
@@ -58,10 +59,12 @@ class SegmentMeta(FrozenModel):
     cameras: tuple[str, ...]
     image_size: tuple[int, int]
     subtasks: tuple[str, ...]
+    stride: int = 1
 
     @property
     def frames(self) -> int:
-        return self.stop - self.start
+        """How many frames the sample holds (T)."""
+        return len(range(self.start, self.stop, self.stride))
 
 
 class ShardRow(FrozenModel):

@@ -120,11 +120,11 @@ def _ordered(frames: Frames) -> Frames:
 
 def _scalars(table: pa.Table, name: str) -> np.ndarray:
     """A column of numbers, also where it is stored as lists of one."""
-    return _flat(table[name].combine_chunks()).to_numpy(zero_copy_only=False)
+    return _numpy(_flat(table[name].combine_chunks()), name)
 
 
 def _vectors(table: pa.Table, name: str, wanted: tuple[int, ...]) -> np.ndarray:
-    values = _flat(table[name].combine_chunks()).to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+    values = _numpy(_flat(table[name].combine_chunks()), name).astype(np.float32, copy=False)
     if len(table) and len(values) % len(table):
         raise ValueError(f"'{name}' has vectors of differing lengths")
     values = values.reshape(len(table), -1)
@@ -137,7 +137,21 @@ def _vectors(table: pa.Table, name: str, wanted: tuple[int, ...]) -> np.ndarray:
     )
 
 
-def _flat(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+def _numpy(column: pa.Array, name: str) -> np.ndarray:
+    """Absent numbers become NaN in a column of floats, and are an error elsewhere."""
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.uint8())
+    if column.null_count:
+        if not pa.types.is_floating(column.type):
+            raise ValueError(f"'{name}' has absent values")
+        column = column.fill_null(float("nan"))
+    return np.from_dlpack(column)
+
+
+def _flat(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """The column's numbers one after the other, also where it is stored as lists."""
+    if isinstance(column, pa.ChunkedArray):
+        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
     kind = column.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return pc.call_function("list_flatten", [column])

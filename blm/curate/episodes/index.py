@@ -275,7 +275,7 @@ def _cameras(root: Path, info: dict[str, Any], wanted: Sequence[str] | None) -> 
             f"{root}: camera '{absent[0]}' not found; this dataset has: {', '.join(found) or 'none'}.",
             "Choose among these with `cameras`.",
         )
-    return tuple(found[name] for name in wanted or found)
+    return tuple(found[name] for name in wanted or sorted(found))
 
 
 def _episode_row(

@@ -1,0 +1,383 @@
+"""Build Stage II splits: index, check, split, pack, describe; `manifest.json` comes last and means done.
+
+    datasets ─▶ index ─▶ checks ─▶ splits ─▶ shards (per split and embodiment) ─▶ statistics ─▶ tables ─▶ manifest.json
+                           └─────────────────────┴─▶ dropped.parquet
+
+Everything is ordered by dataset name and episode, so the same inputs and settings give the same bytes whatever the
+order of the inputs and the number of workers, also after an interruption.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from blm import __version__
+from blm.curate.episodes.checks import DROPPED_SCHEMA, check_episodes
+from blm.curate.episodes.config import SplitsConfig
+from blm.curate.episodes.index import DatasetIndex, dataset_names, index_dataset
+from blm.curate.episodes.segment import Segment, make_segment, pack_segment, segment_arrays
+from blm.curate.episodes.splits import SPLITS, assign_splits
+from blm.curate.episodes.statistics import embodiment_statistics
+from blm.curate.episodes.video import VideoError
+from blm.curate.report.card import write_splits_card
+from blm.curate.shards import (
+    UNFINISHED_FOLDER,
+    FinishedShard,
+    Sample,
+    ShardWriter,
+    forget_progress,
+    read_shard_table,
+    write_parquet,
+    write_shard_tables,
+)
+from blm.schemas.errors import DatasetError, OutputExistsError
+from blm.schemas.manifest import (
+    DROPPED_FILE,
+    INDEX_FILE,
+    MANIFEST_FILE,
+    SHARD_TABLE_FILE,
+    Counts,
+    EmbodimentStatistics,
+    InputFingerprint,
+    Manifest,
+    read_manifest,
+    write_atomically,
+)
+from blm.schemas.progress import Progress, silent
+
+KIND = "stage2-splits"
+CARD_FILE = "README.md"
+_BUILD_RECORD = "build.json"
+
+
+@dataclass(frozen=True)
+class BuildSummary:
+    """What a build made. `reused` counts shards found complete (all of them, where the build was there already)."""
+
+    output: Path
+    counts: Counts
+    samples: dict[str, int]
+    frames: dict[str, int]
+    shards: int
+    reused: int
+    bytes: int
+    seconds: float
+
+
+@dataclass
+class _Packed:
+    """What packing led to: the shards, how many were there already, and episodes found unreadable on the way."""
+
+    shards: list[FinishedShard] = field(default_factory=list)
+    reused: int = 0
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+
+def build_splits(config: SplitsConfig, progress: Progress | None = None) -> BuildSummary:
+    """Build the splits that `config` describes into `config.output`, or finish the build begun there.
+
+    Raises:
+        DatasetError: an input is unusable as a whole, inputs do not fit together, or no episode is left.
+        ConfigError: inputs repeat.
+        OutputExistsError: the output folder holds something else and `overwrite` is not set.
+    """
+    started = time.monotonic()
+    progress = progress or silent
+    datasets = _index_all(config, progress)
+    fingerprint = _fingerprint(config, datasets)
+    if _is_complete(config.output, fingerprint):
+        return _summary(config.output, started, reused=None)
+    _prepare_output(config, fingerprint)
+
+    kept, dropped = _checked(datasets, config)
+    segments = [make_segment(datasets[row["dataset"]], row, config) for row in kept.to_pylist()]
+    packed = _pack_all(segments, config, fingerprint, progress)
+    dropped = _with_unreadable(dropped, segments, packed.unreadable)
+    segments = [segment for segment in segments if segment.key not in packed.unreadable]
+    manifest = _manifest(config, datasets, segments, dropped, packed, fingerprint)
+
+    write_parquet(config.output / DROPPED_FILE, dropped)
+    write_shard_tables(config.output, packed.shards)
+    write_splits_card(
+        config.output / CARD_FILE, manifest, [shard.row for shard in packed.shards], config.licence
+    )
+    manifest.write(config.output)
+    forget_progress(config.output)
+    return _summary(config.output, started, packed.reused)
+
+
+def _index_all(config: SplitsConfig, progress: Progress) -> dict[str, DatasetIndex]:
+    """Every input, by name, in the order of the names."""
+    named = sorted(
+        zip(dataset_names(config.datasets), config.datasets, strict=True), key=lambda pair: pair[0]
+    )
+    datasets = {}
+    for number, (name, source) in enumerate(named):
+        progress("indexing datasets", number, len(named), name)
+        datasets[name] = index_dataset(source, name, config.thresholds.idle_speed, config.cameras)
+    progress("indexing datasets", len(named), len(named))
+    _check_consistent(datasets, config)
+    return datasets
+
+
+def _check_consistent(datasets: dict[str, DatasetIndex], config: SplitsConfig) -> None:
+    """Datasets of one embodiment share cameras, rate and image size; all cameras of a sample have one size."""
+    first_of: dict[str, DatasetIndex] = {}
+    for dataset in datasets.values():
+        if not dataset.cameras:
+            raise DatasetError(f"{dataset.path} has no camera.", "Stage II needs images.")
+        if config.image_size is None and len({(c.width, c.height) for c in dataset.cameras}) > 1:
+            raise DatasetError(
+                f"{dataset.path}: its cameras differ in image size.", "Set `image_size`, or choose `cameras`."
+            )
+        first = first_of.setdefault(dataset.embodiment.name, dataset)
+        for what, remedy in (("cameras", "Choose `cameras` that all have"), ("rate_hz", "Build them apart")):
+            one, other = (_shared_fact(entry, what) for entry in (first, dataset))
+            if one != other:
+                raise DatasetError(
+                    f"datasets '{first.name}' and '{dataset.name}' of {dataset.embodiment.name} differ in "
+                    f"{what}: {one} and {other}.",
+                    f"{remedy}.",
+                )
+
+
+def _shared_fact(dataset: DatasetIndex, what: str) -> Any:
+    if what == "cameras":
+        return [camera.name for camera in dataset.cameras]
+    return dataset.rate_hz
+
+
+def _fingerprint(config: SplitsConfig, datasets: dict[str, DatasetIndex]) -> str:
+    """Of everything the build's bytes depend on; not of where inputs and output lie, nor of the inputs' order."""
+    settings = config.build_settings() | {"datasets": None}
+    inputs = [
+        (
+            dataset.name,
+            dataset.fingerprint,
+            dataset.embodiment.model_dump(mode="json"),
+            _named_task(config, dataset),
+        )
+        for dataset in datasets.values()
+    ]
+    content = json.dumps([KIND, __version__, settings, inputs], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _named_task(config: SplitsConfig, dataset: DatasetIndex) -> str | None:
+    return next(source.task for source in config.datasets if source.path == dataset.path)
+
+
+def _is_complete(output: Path, fingerprint: str) -> bool:
+    """Whether the build is there, whole: manifest, tables, and shards of the recorded sizes."""
+    if not (output / MANIFEST_FILE).is_file():
+        return False
+    try:
+        if read_manifest(output, KIND).fingerprint != fingerprint:
+            return False
+        rows = read_shard_table(output)
+        whole = all((output / row.name).stat().st_size == row.bytes for row in rows)
+    except (DatasetError, OSError):
+        return False
+    return whole and all((output / name).is_file() for name in (INDEX_FILE, DROPPED_FILE, CARD_FILE))
+
+
+def _prepare_output(config: SplitsConfig, fingerprint: str) -> None:
+    """Make the output folder ready for this build, keeping what an interrupted run of the same build finished."""
+    output = config.output
+    record = output / UNFINISHED_FOLDER / _BUILD_RECORD
+    if _owner(output) not in (None, fingerprint):
+        if not config.overwrite:
+            raise OutputExistsError(
+                f"{output} holds something else (another build, or other files).",
+                "Choose another --output, or replace a build with --overwrite.",
+            )
+        _remove_build(output)
+    (output / MANIFEST_FILE).unlink(missing_ok=True)
+    write_atomically(record, json.dumps({"fingerprint": fingerprint}).encode())
+
+
+def _owner(output: Path) -> str | None:
+    """The fingerprint of the build in a folder, finished or not; '' for other files; None for an empty folder."""
+    if not output.exists() or not any(output.iterdir()):
+        return None
+    for path in (output / MANIFEST_FILE, output / UNFINISHED_FOLDER / _BUILD_RECORD):
+        try:
+            return str(json.loads(path.read_text(encoding="utf-8"))["fingerprint"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return ""
+
+
+def _remove_build(output: Path) -> None:
+    """Remove a build's own files, the manifest first; whatever else lies in the folder stays."""
+    (output / MANIFEST_FILE).unlink(missing_ok=True)
+    patterns = [f"{split}-*.tar*" for split in SPLITS]
+    names = [SHARD_TABLE_FILE, INDEX_FILE, DROPPED_FILE, CARD_FILE]
+    for pattern in [*patterns, *names]:
+        for path in output.glob(pattern):
+            path.unlink()
+    forget_progress(output)
+
+
+def _checked(datasets: dict[str, DatasetIndex], config: SplitsConfig) -> tuple[pa.Table, pa.Table]:
+    """Kept episodes with their splits, and dropped ones; raises DatasetError where none is kept."""
+    episodes = pa.concat_tables([one.episodes for one in datasets.values()], promote_options="default")
+    checked = check_episodes(episodes, config.thresholds, config.trim_idle)
+    if not len(checked.kept):
+        reasons = Counter(checked.dropped["reason"].to_pylist())
+        listed = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+        raise DatasetError(
+            f"no episode is left of {len(episodes)} (dropped: {listed or 'none'}).",
+            "Record more, or loosen `thresholds` in splits.yaml.",
+        )
+    return assign_splits(checked.kept, config.seed, config.fractions), checked.dropped
+
+
+def _pack_all(
+    segments: Sequence[Segment], config: SplitsConfig, fingerprint: str, progress: Progress
+) -> _Packed:
+    """Write the shards of every split and embodiment; a shard's samples then all have the same members."""
+    packed = _Packed()
+    total = sum(segment.frames for segment in segments)
+    done = 0
+    for split in SPLITS:
+        for embodiment in sorted({segment.row["embodiment"] for segment in segments}):
+            group = [s for s in segments if (s.row["split"], s.row["embodiment"]) == (split, embodiment)]
+            writer = ShardWriter(
+                config.output, f"{split}-{embodiment}", split, fingerprint, config.shard_bytes
+            )
+            packed.reused += len(writer.finished)
+            pending = [segment for segment in group if not writer.done(segment.key)]
+            done += sum(segment.frames for segment in group) - sum(segment.frames for segment in pending)
+            with writer:
+                for segment, result in _packed_in_order(pending, config.workers):
+                    if isinstance(result, VideoError):
+                        writer.skip(segment.key, str(result))
+                    else:
+                        writer.write(result)
+                    done += segment.frames
+                    progress("encoding frames", done, total, f"{split} {embodiment}")
+            packed.shards += writer.finished
+            packed.unreadable |= writer.skipped
+    return packed
+
+
+def _packed_in_order(
+    segments: Sequence[Segment], workers: int
+) -> Iterator[tuple[Segment, Sample | VideoError]]:
+    """Pack segments, a few ahead of what is consumed, and yield them in order.
+
+    Threads do: decoding, resizing and encoding run outside the interpreter lock.
+    """
+    if workers == 1:
+        yield from ((segment, _try_pack(segment)) for segment in segments)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: list[tuple[Segment, Future[Sample | VideoError]]] = []
+        try:
+            for segment in segments:
+                waiting.append((segment, pool.submit(_try_pack, segment)))
+                if len(waiting) > 2 * workers:
+                    first, future = waiting.pop(0)
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.pop(0)
+                yield first, future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _try_pack(segment: Segment) -> Sample | VideoError:
+    try:
+        return pack_segment(segment)
+    except VideoError as error:
+        return error
+
+
+def _with_unreadable(dropped: pa.Table, segments: Sequence[Segment], unreadable: dict[str, str]) -> pa.Table:
+    rows = [
+        {
+            "dataset": segment.dataset.name,
+            "episode": segment.row["episode"],
+            "reason": "unreadable_video",
+            "value": 1.0,
+            "threshold": 0.0,
+            "note": unreadable[segment.key],
+        }
+        for segment in segments
+        if segment.key in unreadable
+    ]
+    table = pa.concat_tables([dropped, pa.Table.from_pylist(rows, schema=DROPPED_SCHEMA)])
+    return table.sort_by([("dataset", "ascending"), ("episode", "ascending")])
+
+
+def _manifest(
+    config: SplitsConfig,
+    datasets: dict[str, DatasetIndex],
+    segments: Sequence[Segment],
+    dropped: pa.Table,
+    packed: _Packed,
+    fingerprint: str,
+) -> Manifest:
+    inputs = tuple(
+        InputFingerprint(name=one.name, kind="lerobot-v3", path=str(one.path), sha256=one.fingerprint)
+        for one in datasets.values()
+    )
+    reasons = Counter(dropped["reason"].to_pylist())
+    found = sum(len(one.episodes) for one in datasets.values())
+    written = sum(shard.row.samples for shard in packed.shards)
+    splits = Counter(segment.row["split"] for segment in segments)
+    settings = config.build_settings()
+    settings["datasets"] = sorted(settings["datasets"], key=lambda source: source["path"])
+    return Manifest(
+        kind=KIND,
+        software=__version__,
+        config=settings,
+        inputs=inputs,
+        counts=Counts(inputs=found, kept=written, dropped=dict(sorted(reasons.items()))),
+        splits={split: splits[split] for split in SPLITS},
+        breakdown=dict(sorted(Counter(segment.label for segment in segments).items())),
+        statistics=_statistics(segments),
+        fingerprint=fingerprint,
+    )
+
+
+def _statistics(segments: Sequence[Segment]) -> dict[str, EmbodimentStatistics]:
+    """Per embodiment that has training samples."""
+    training: dict[str, list[Segment]] = {}
+    for segment in segments:
+        if segment.row["split"] == "train":
+            training.setdefault(segment.row["embodiment"], []).append(segment)
+    return {
+        name: embodiment_statistics(
+            members[0].dataset.embodiment,
+            members[0].dataset.rate_hz / members[0].stride,
+            [camera.name for camera in members[0].dataset.cameras],
+            (segment_arrays(segment)[:2] for segment in members),
+        )
+        for name, members in sorted(training.items())
+    }
+
+
+def _summary(output: Path, started: float, reused: int | None) -> BuildSummary:
+    manifest, rows = read_manifest(output, KIND), read_shard_table(output)
+    return BuildSummary(
+        output=output,
+        counts=manifest.counts,
+        samples=dict(manifest.splits),
+        frames={split: sum(row.frames for row in rows if row.split == split) for split in manifest.splits},
+        shards=len(rows),
+        reused=len(rows) if reused is None else reused,
+        bytes=sum(row.bytes for row in rows),
+        seconds=time.monotonic() - started,
+    )

@@ -1,0 +1,139 @@
+"""Turn one kept episode into a Stage II sample: the arrays, the images, and what is known about it."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blm.curate.episodes.config import SplitsConfig
+from blm.curate.episodes.frames import Frames, read_frames
+from blm.curate.episodes.index import DatasetIndex
+from blm.curate.episodes.video import Clip, encode_clip
+from blm.curate.shards import Sample
+from blm.schemas.shard import (
+    ACTION_SUFFIX,
+    META_SUFFIX,
+    STATE_SUFFIX,
+    SUBTASK_SUFFIX,
+    SegmentMeta,
+    images_suffix,
+    offsets_suffix,
+)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A kept episode and how it is to be packed: one row of the checked table, with its dataset.
+
+    `image_size` is (width, height) in pixels; `row` holds the columns of `DatasetIndex.episodes`, `start`, `stop` and
+    `split`.
+    """
+
+    dataset: DatasetIndex
+    row: dict[str, Any]
+    image_size: tuple[int, int]
+    stride: int
+    quality: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.dataset.name}-{self.row['episode']:06d}"
+
+    @property
+    def label(self) -> str:
+        return f"{self.row['embodiment']}/{self.row['task']}"
+
+    @property
+    def frames(self) -> int:
+        return len(range(self.row["start"], self.row["stop"], self.stride))
+
+
+def make_segment(dataset: DatasetIndex, row: dict[str, Any], config: SplitsConfig) -> Segment:
+    size = config.image_size or (dataset.cameras[0].width, dataset.cameras[0].height)
+    return Segment(dataset, row, size, config.frame_stride, config.jpeg_quality)
+
+
+def segment_arrays(segment: Segment) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """States (T, A) and actions (T, A), float32, axis units, and subtask indices (T,) into the dataset's table.
+
+    With a stride, a kept frame's action is the last one sent before the next kept frame: the target that the arm was
+    to reach by then.
+    """
+    frames: Frames = read_frames(Path(segment.row["data_file"]), segment.dataset.columns)
+    begin = frames.span(segment.row["episode"]).start
+    kept = np.arange(segment.row["start"], segment.row["stop"], segment.stride)
+    sent = np.minimum(kept + segment.stride, segment.row["stop"]) - 1
+    return frames.state[begin + kept], frames.action[begin + sent], frames.subtask[begin + kept]
+
+
+def pack_segment(segment: Segment) -> Sample:
+    """Decode and encode the episode's images and lay out the sample as `blm.schemas.shard` says.
+
+    Raises:
+        VideoError: a camera's video cannot be read or does not hold the frames.
+    """
+    state, action, subtask_index = segment_arrays(segment)
+    subtasks, subtask = _compact(subtask_index, segment.dataset.subtasks)
+    members = {
+        META_SUFFIX: _meta(segment, subtasks),
+        STATE_SUFFIX: _npy(state.astype("<f4")),
+        ACTION_SUFFIX: _npy(action.astype("<f4")),
+        SUBTASK_SUFFIX: _npy(subtask.astype("<i4")),
+    }
+    for camera in segment.dataset.cameras:
+        video = segment.row[f"video/{camera.name}"]
+        clip = Clip(
+            path=Path(video["file"]),
+            from_s=video["from_s"],
+            rate_hz=segment.dataset.rate_hz,
+            start=segment.row["start"],
+            stop=segment.row["stop"],
+            stride=segment.stride,
+        )
+        images = encode_clip(clip, segment.image_size, segment.quality)
+        offsets = np.cumsum([0, *map(len, images)], dtype="<i8")
+        members[images_suffix(camera.name)] = b"".join(images)
+        members[offsets_suffix(camera.name)] = _npy(offsets)
+    return Sample(segment.key, members, frames=len(state), label=segment.label)
+
+
+def _meta(segment: Segment, subtasks: tuple[str, ...]) -> bytes:
+    row, dataset = segment.row, segment.dataset
+    meta = SegmentMeta(
+        dataset=dataset.name,
+        episode=row["episode"],
+        start=row["start"],
+        stop=row["stop"],
+        embodiment=row["embodiment"],
+        task=row["task"],
+        instruction=row["instruction"],
+        success=row["success"] != "no",
+        seed=row["seed"],
+        split=row["split"],
+        rate_hz=dataset.rate_hz / segment.stride,
+        axis_names=dataset.embodiment.axis_names,
+        cameras=tuple(camera.name for camera in dataset.cameras),
+        image_size=segment.image_size,
+        subtasks=subtasks,
+        stride=segment.stride,
+    )
+    return json.dumps(meta.model_dump(mode="json"), sort_keys=True).encode()
+
+
+def _compact(indices: np.ndarray, names: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray]:
+    """The names that occur, in order of first appearance, and the indices (T,) into them."""
+    values, first, inverse = np.unique(indices, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    used = tuple(names[value] if 0 <= value < len(names) else "" for value in values[order])
+    return used, np.argsort(order)[inverse]
+
+
+def _npy(values: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""Describe a build to people: the data card that lies next to its shards."""

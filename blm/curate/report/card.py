@@ -1,0 +1,82 @@
+"""The `README.md` of a build: a data card in the form that dataset hubs and `datasets.load_dataset` read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from blm.schemas.manifest import EmbodimentStatistics, Manifest, write_atomically
+from blm.schemas.shard import ShardRow
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_splits_card(path: Path, manifest: Manifest, shards: Sequence[ShardRow], licence: str) -> None:
+    """Write the data card of a Stage II build; the same build gives the same card."""
+    content = _render(
+        "splits.md.j2",
+        manifest=manifest,
+        licence=licence,
+        configs=_configs(shards),
+        splits=_split_rows(shards, list(manifest.splits)),
+        groups=_group_rows(shards, list(manifest.splits)),
+        statistics={name: _axis_rows(one) for name, one in manifest.statistics.items()},
+        bytes=sum(row.bytes for row in shards),
+    )
+    write_atomically(path, content.encode())
+
+
+def _render(template: str, **values: Any) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["megabytes"] = lambda size: f"{size / 1e6:,.1f}"
+    environment.filters["short"] = lambda number: f"{number:.4g}"
+    return environment.get_template(template).render(**values)
+
+
+def _configs(shards: Sequence[ShardRow]) -> dict[str, dict[str, str]]:
+    """Embodiment → split → file pattern, as `load_dataset(folder, embodiment)` wants it."""
+    configs: dict[str, dict[str, str]] = {}
+    for row in shards:
+        embodiment = row.name.removeprefix(f"{row.split}-").rsplit("-", 1)[0]
+        configs.setdefault(embodiment, {})[row.split] = f"{row.split}-{embodiment}-*.tar"
+    return dict(sorted(configs.items()))
+
+
+def _split_rows(shards: Sequence[ShardRow], splits: list[str]) -> list[dict[str, Any]]:
+    rows = []
+    for split in splits:
+        mine = [row for row in shards if row.split == split]
+        counts = {name: sum(getattr(row, name) for row in mine) for name in ("samples", "frames", "bytes")}
+        rows.append({"split": split, "shards": len(mine), **counts})
+    return rows
+
+
+def _group_rows(shards: Sequence[ShardRow], splits: list[str]) -> list[tuple[str, list[int]]]:
+    """Episodes per robot and task, one number per split."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for row in shards:
+        for group, number in row.counts.items():
+            counts[group, row.split] += number
+    groups = sorted({group for group, _ in counts})
+    return [(group, [counts[group, split] for split in splits]) for group in groups]
+
+
+def _axis_rows(statistics: EmbodimentStatistics) -> list[dict[str, Any]]:
+    rows = []
+    for kind in ("state", "action"):
+        of_kind = getattr(statistics, kind)
+        for number, axis in enumerate(statistics.axis_names):
+            names = ("mean", "std", "min", "q01", "q99", "max")
+            values = [getattr(of_kind, name)[number] for name in names]
+            rows.append({"kind": kind, "axis": axis, "values": values})
+    return rows
