@@ -1,0 +1,157 @@
+"""The planner as an operator: plans an episode from the scene, streams commands, watches, and recovers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from blm.collect.planning.collision import CollisionChecker
+from blm.collect.planning.gripper import gripper_shape
+from blm.collect.planning.kinematics import Kinematics
+from blm.collect.planning.motion import InfeasibleError, Motion, MotionPlanner
+from blm.collect.planning.scene import PlannableEnvironment, Variation, observe_scene
+from blm.collect.planning.servo import Servos
+from blm.collect.planning.skills import find_skill
+from blm.collect.sim.objects import object_element
+from blm.schemas.errors import PlanningError
+from blm.schemas.rollout import Command, EpisodeStart, Observation
+
+MAX_DECOMPOSITIONS = 40
+MAX_RECOVERIES = 3
+SETTLE_S = 0.75
+SUCCESS_TICKS = 3
+
+
+class PlannerAgent:
+    """Plans with full knowledge of a simulated scene; implements `blm.schemas.rollout.Agent`.
+
+    The same environment state and seed give the same commands. With `vary` each demonstration differs a little in
+    pace, heights and curvature, drawn from the episode's seed; without it, all take the plainest way.
+    """
+
+    operator = "planner"
+
+    def __init__(self, environment: PlannableEnvironment, *, vary: bool = True) -> None:
+        self._environment = environment
+        self._vary = vary
+        self._embodiment = environment.embodiment
+        self._skill = find_skill(environment.task.name)
+        self._kinematics = Kinematics(environment.model, self._embodiment)
+        bodies = {name: object_element(name) for name in environment.task.objects}
+        self._checker = CollisionChecker(environment.model, self._embodiment, bodies)
+        self._servos = Servos.of(environment.model, self._embodiment)
+        self._gripper = gripper_shape(environment.model, self._embodiment)
+        self._home_opening = self._kinematics.forward(self._kinematics.home).rotation[:, 1]
+        self._generator = np.random.default_rng(0)
+        self._begin()
+
+    def reset(self, start: EpisodeStart, observation: Observation) -> None:
+        """Plan the episode from the present scene.
+
+        Raises:
+            PlanningError: nothing feasible was found; names the primitive and the cause of the last try.
+        """
+        self._generator = np.random.default_rng([start.seed if start.seed >= 0 else 0, 0x706C616E])
+        self._begin()
+        self._last = np.asarray(observation.state, dtype=np.float64)
+        self._plan(self._vary)
+
+    def act(self, observation: Observation) -> Command:
+        """The next command; plans anew when a check has failed, and is done when success has held for a while."""
+        self._held = self._held + 1 if self._environment.succeeded() else 0
+        if self._tick == len(self._motion.commands):
+            self._next_motion(observation)
+        if self._tick < len(self._motion.commands):
+            return self._streamed()
+        return self._waiting(observation)
+
+    def metrics(self) -> Mapping[str, Any]:
+        """Numbers about the episode so far; `failure` is None or the cause."""
+        return {
+            "ik_solves": self._kinematics.solves,
+            "resampled_poses": self._resampled,
+            "path_length_rad": round(self._length, 4),
+            "planned_time_s": round(self._planned_ticks / self._embodiment.control_rate_hz, 3),
+            "recoveries": self._recoveries,
+            "failure": self._failure,
+        }
+
+    def _begin(self) -> None:
+        self._kinematics.solves = 0
+        self._resampled = self._recoveries = self._planned_ticks = 0
+        self._length, self._failure = 0.0, None
+        self._motions: list[Motion] = []
+        self._motion = Motion(np.zeros((0, len(self._embodiment.axes))), (), None, 0.0)
+        self._tick = self._waited = self._held = 0
+        self._last, self._name = np.zeros(len(self._embodiment.axes)), ""
+
+    def _plan(self, vary: bool) -> None:
+        """Fill the queue of motions from the present scene and the last command."""
+        start = self._kinematics.clip(self._embodiment.to_model(self._last))
+        self._checker.hold(None)
+        self._checker.update(self._environment.data, start)
+        scene = observe_scene(
+            self._environment, self._kinematics.forward(start), self._home_opening, self._gripper
+        )
+        axes = len(self._embodiment.axes)
+        variation = Variation.drawn(self._generator, self._embodiment) if vary else Variation.none(axes)
+        planner = MotionPlanner(self._kinematics, self._checker, self._servos, self._generator)
+        failure: InfeasibleError | None = None
+        for decomposition in islice(self._skill(scene, variation), MAX_DECOMPOSITIONS):
+            try:
+                self._motions = planner.plan(decomposition, start, variation)
+            except InfeasibleError as cause:
+                failure = failure or cause
+                self._resampled += 1
+                continue
+            self._resampled += planner.rejected_targets
+            self._length += sum(motion.length_rad for motion in self._motions)
+            self._planned_ticks += sum(len(motion.commands) for motion in self._motions)
+            return
+        raise PlanningError(
+            f"no feasible plan for task '{self._environment.task.name}' with '{self._embodiment.name}': "
+            f"{failure or 'the skill proposed nothing'}",
+            "Bring the objects nearer, or use an arm with more reach.",
+        )
+
+    def _next_motion(self, observation: Observation) -> None:
+        """Judge the motion just finished and take the next one, from a new plan if it failed."""
+        failure = self._motion.check(self._environment, observation) if self._motion.check else None
+        self._motion = Motion(self._motion.commands, self._motion.names, None, 0.0)
+        if failure is not None:
+            self._recover(failure)
+        if self._motions:
+            self._motion, self._tick, self._waited = self._motions.pop(0), 0, 0
+
+    def _recover(self, cause: str) -> None:
+        """Plan again from here; after `MAX_RECOVERIES`, or if no plan is found, give up with the cause."""
+        self._motions = []
+        if self._recoveries >= MAX_RECOVERIES:
+            self._failure = cause
+            return
+        self._recoveries += 1
+        try:
+            self._plan(vary=False)
+        except PlanningError as error:
+            self._failure = f"{cause}; {error.message}"
+
+    def _streamed(self) -> Command:
+        values, name = self._motion.commands[self._tick], self._motion.names[self._tick]
+        self._tick += 1
+        self._last, self._name = values, name
+        finished = self._tick == len(self._motion.commands) and not self._motions
+        return Command(values, name, done=finished and self._held >= SUCCESS_TICKS)
+
+    def _waiting(self, observation: Observation) -> Command:
+        """Hold still after the plan's end until success has held, then be done; recover if it does not come."""
+        self._waited += 1
+        if self._failure is None and self._waited > SETTLE_S * self._embodiment.control_rate_hz:
+            self._recover("the goal was not reached")
+            if self._motions:
+                self._next_motion(observation)
+                return self._streamed()
+        done = self._held >= SUCCESS_TICKS or self._failure is not None
+        return Command(self._last, self._name, done=done)

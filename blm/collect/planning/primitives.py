@@ -1,0 +1,162 @@
+"""Primitives: the named steps a task is decomposed into, each a tool target and a gripper target.
+
+They are plain data made by small pure functions. A skill strings them together; the planner finds configurations,
+checks them, and turns them into motion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from blm.collect.planning.pose import Pose, ToolTarget
+from blm.collect.planning.scene import PlannableEnvironment
+from blm.schemas.rollout import Observation
+
+Check = Callable[[PlannableEnvironment, Observation], str | None]
+"""Looks at the world after a primitive; returns what went wrong, or None."""
+
+
+@dataclass(frozen=True)
+class Holding:
+    """An object that moves with the tool, and its pose in the tool frame."""
+
+    name: str
+    grasp: Pose
+
+
+@dataclass(frozen=True)
+class Primitive:
+    """One step.
+
+    Attributes:
+        name: the subtask as recorded, e.g. 'approach'.
+        targets: tool targets in order of preference; the first feasible one is taken. Empty: the arm stays.
+        gripper: axis value at the end of the step, in the axis' unit; None: as before.
+        straight: move the tool along a straight line (otherwise straight in joint space).
+        through: pass into the next step without stopping.
+        free: in open space, so that it may be varied and led around obstacles.
+        speed_m_s: tool speed limit of a straight step.
+        at_least_s: shortest duration of the motion that ends with this step.
+        may_touch: objects (or 'table') that gripper and held object may touch meanwhile.
+        holding: what is carried meanwhile.
+        check: looked at after the step.
+    """
+
+    name: str
+    targets: tuple[ToolTarget, ...] = ()
+    gripper: float | None = None
+    straight: bool = False
+    through: bool = False
+    free: bool = False
+    speed_m_s: float = np.inf
+    at_least_s: float = 0.0
+    may_touch: frozenset[str] = field(default_factory=frozenset)
+    holding: Holding | None = None
+    check: Check | None = None
+
+    def named(self, name: str) -> Primitive:
+        return replace(self, name=name)
+
+
+def approach(target: ToolTarget, gripper: float) -> Primitive:
+    """Move through open space to where the next step begins, and pass on without stopping."""
+    return Primitive("approach", (target,), gripper, through=True, free=True)
+
+
+def reach(target: ToolTarget, speed_m_s: float) -> Primitive:
+    """Go straight to the grasp, fingers around the object without touching it."""
+    return Primitive("approach", (target,), straight=True, speed_m_s=speed_m_s)
+
+
+def grasp(object_name: str, closed: float, at_least_s: float) -> Primitive:
+    """Close the gripper on an object and make sure that it is held."""
+    return Primitive(
+        "grasp",
+        gripper=closed,
+        at_least_s=at_least_s,
+        may_touch=frozenset({object_name}),
+        check=holds(object_name, closed),
+    )
+
+
+def lift(target: ToolTarget, holding: Holding, may_touch: frozenset[str] = frozenset()) -> Primitive:
+    """Raise a held object off what it stands on, and pass on without stopping."""
+    touch = may_touch | {holding.name, "table"}
+    return Primitive("lift", (target,), straight=True, through=True, may_touch=touch, holding=holding)
+
+
+def move(targets: tuple[ToolTarget, ...], holding: Holding, check: Check | None = None) -> Primitive:
+    """Carry a held object through open space to the first feasible of `targets`."""
+    return Primitive(
+        "move", targets, free=True, may_touch=frozenset({holding.name}), holding=holding, check=check
+    )
+
+
+def place(target: ToolTarget, holding: Holding, onto: frozenset[str], speed_m_s: float) -> Primitive:
+    """Lower a held object straight onto something."""
+    touch = onto | {holding.name}
+    return Primitive("place", (target,), straight=True, speed_m_s=speed_m_s, may_touch=touch, holding=holding)
+
+
+def release(object_name: str, opened: float) -> Primitive:
+    """Open the gripper and let go."""
+    return Primitive("release", gripper=opened, may_touch=frozenset({object_name}))
+
+
+def push(target: ToolTarget, object_name: str, speed_m_s: float, check: Check | None = None) -> Primitive:
+    """Move straight against an object and take it along."""
+    return Primitive(
+        "push",
+        (target,),
+        straight=True,
+        speed_m_s=speed_m_s,
+        may_touch=frozenset({object_name}),
+        check=check,
+    )
+
+
+def retract(target: ToolTarget, leaving: frozenset[str], straight: bool = True) -> Primitive:
+    """Back away from what was touched."""
+    return Primitive("retract", (target,), straight=straight, may_touch=leaving)
+
+
+def holds(object_name: str, closed: float) -> Check:
+    """The gripper touches the object and something keeps it from closing fully."""
+
+    def check(environment: PlannableEnvironment, observation: Observation) -> str | None:
+        embodiment = environment.embodiment
+        index = embodiment.gripper_index
+        travel = abs(embodiment.gripper.open - embodiment.gripper.closed)
+        gap = abs(float(observation.state[index]) - closed) / travel
+        if not environment.touching(object_name):
+            return f"{object_name} is not in the gripper"
+        return None if gap > 0.03 else f"the gripper closed beside {object_name}"
+
+    return check
+
+
+def lifted(object_name: str, height_m: float) -> Check:
+    """The object is in the gripper and at least `height_m` above where its centre lay."""
+
+    def check(environment: PlannableEnvironment, observation: Observation) -> str | None:
+        del observation
+        resting = min(environment.task.objects[object_name].half_size)
+        height = environment.object_pose(object_name)[0][2] - resting
+        if environment.touching(object_name) and height >= height_m:
+            return None
+        return f"{object_name} slipped out of the gripper"
+
+    return check
+
+
+def succeeds() -> Check:
+    """The task's criteria hold."""
+
+    def check(environment: PlannableEnvironment, observation: Observation) -> str | None:
+        del observation
+        return None if environment.succeeded() else "the goal was missed"
+
+    return check

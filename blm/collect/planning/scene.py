@@ -1,0 +1,152 @@
+"""What a skill knows about the world: objects, goal and gripper in the base frame, and how to vary a demonstration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import mujoco
+import numpy as np
+
+from blm.collect.planning.pose import Pose
+from blm.schemas.embodiment import Embodiment
+from blm.schemas.rollout import Environment
+from blm.schemas.task import Task, TaskObject
+
+
+class PlannableEnvironment(Environment, Protocol):
+    """A simulated environment that lets a planner see the whole state; world-frame metres and quaternions wxyz."""
+
+    model: mujoco.MjModel
+    data: mujoco.MjData
+    base_pose: np.ndarray
+
+    def object_pose(self, name: str) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def goal_position(self) -> np.ndarray | None: ...
+
+    def touching(self, name: str) -> bool: ...
+
+    def succeeded(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """A task object: its pose in the base frame, and what it is."""
+
+    pose: Pose
+    thing: TaskObject
+
+    @property
+    def position(self) -> np.ndarray:
+        return self.pose.position
+
+
+@dataclass(frozen=True)
+class GripperShape:
+    """The gripper's outline in the tool frame, metres.
+
+    Attributes:
+        corners_open, corners_closed: corners (N, 3) of the boxes around its solid parts.
+        gaps: distance between the finger pads at several openings, ascending, shape (K,).
+        middles: where along the opening direction the middle between the pads then is, shape (K,); 0 unless one
+            jaw is fixed.
+    """
+
+    corners_open: np.ndarray
+    corners_closed: np.ndarray
+    gaps: np.ndarray
+    middles: np.ndarray
+
+    @property
+    def tip_m(self) -> float:
+        """How far the gripper reaches beyond the tool point along the approach direction, at any opening."""
+        return float(max(self.corners_open[:, 2].max(), self.corners_closed[:, 2].max()))
+
+    def middle_m(self, width_m: float) -> float:
+        """Where along the opening direction an object of this width ends up when the gripper closes on it."""
+        return float(np.interp(width_m, self.gaps, self.middles))
+
+    def reach_m(self, direction: np.ndarray, above_tip_m: float) -> float:
+        """How far the closed gripper's lowest `above_tip_m` reaches along a tool-frame `direction` (3,)."""
+        low = self.corners_closed[:, 2] > self.corners_closed[:, 2].max() - above_tip_m
+        return float((self.corners_closed[low] @ direction).max())
+
+
+@dataclass(frozen=True)
+class Variation:
+    """How one demonstration differs from the plainest one.
+
+    Attributes:
+        speed: pace as a share of the embodiment's limits (0..1].
+        approach_height: factor on how far above or behind an object an approach begins.
+        sideways: offset of a push across its direction, as a share of the object's half width (−1..1).
+        bow: bends free motions: peak offset of each arm axis, shape (A,), model units.
+    """
+
+    speed: float
+    approach_height: float
+    sideways: float
+    bow: np.ndarray
+
+    @classmethod
+    def none(cls, axes: int) -> Variation:
+        return cls(speed=0.85, approach_height=1.0, sideways=0.0, bow=np.zeros(axes))
+
+    @classmethod
+    def drawn(cls, generator: np.random.Generator, embodiment: Embodiment) -> Variation:
+        """Speed 0.7–1, approach height ±20 %, pushes up to 20 % off the middle, motions bent by up to 0.06 rad."""
+        bow = np.zeros(len(embodiment.axes))
+        arm = list(embodiment.arm_indices)
+        bow[arm] = generator.uniform(-0.06, 0.06, len(arm))
+        return cls(
+            speed=float(generator.uniform(0.7, 1.0)),
+            approach_height=float(generator.uniform(0.8, 1.2)),
+            sideways=float(generator.uniform(-0.2, 0.2)),
+            bow=bow,
+        )
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The workspace as a skill sees it; everything in the base frame, metres.
+
+    Attributes:
+        tool: the tool's pose now.
+        home_opening: horizontal direction (3,) along which the gripper opens at home.
+        goal: (3,) or None.
+        table_height: of the table's surface.
+    """
+
+    embodiment: Embodiment
+    task: Task
+    objects: Mapping[str, SceneObject]
+    goal: np.ndarray | None
+    tool: Pose
+    home_opening: np.ndarray
+    gripper: GripperShape
+    table_height: float
+
+
+def observe_scene(
+    environment: PlannableEnvironment, tool: Pose, home_opening: np.ndarray, gripper: GripperShape
+) -> Scene:
+    """Take the environment's present state into the base frame."""
+    base = Pose.from_matrix(environment.base_pose)
+    to_base = base.inverse()
+    objects = {
+        name: SceneObject(to_base @ Pose.from_quaternion(*environment.object_pose(name)), thing)
+        for name, thing in environment.task.objects.items()
+    }
+    goal = environment.goal_position()
+    return Scene(
+        embodiment=environment.embodiment,
+        task=environment.task,
+        objects=objects,
+        goal=None if goal is None else to_base.position + to_base.rotation @ goal,
+        tool=tool,
+        home_opening=home_opening,
+        gripper=gripper,
+        table_height=float(to_base.position[2]),
+    )
