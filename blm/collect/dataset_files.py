@@ -65,14 +65,17 @@ def episodes_file(root: Path, group: int) -> Path:
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
-    """Write a table beside `path` and rename it in."""
+    """Write a table beside `path` and rename it in.
+
+    Without dictionaries and column statistics, which cost time and help nobody in tables of many narrow columns.
+    """
     buffer = BytesIO()
-    pq.write_table(table, buffer, compression="snappy")
+    pq.write_table(table, buffer, compression="snappy", use_dictionary=False, write_statistics=False)
     write_atomically(path, buffer.getvalue())
 
 
-def write_json(path: Path, content: Any) -> None:
-    write_atomically(path, json.dumps(content, indent=4, ensure_ascii=False).encode() + b"\n")
+def write_json(path: Path, content: Any, indent: int | None = 4) -> None:
+    write_atomically(path, json.dumps(content, indent=indent, ensure_ascii=False).encode() + b"\n")
 
 
 def data_table(columns: Mapping[str, np.ndarray]) -> pa.Table:

@@ -247,7 +247,7 @@ class DatasetWriter:
 
     def _write_summary(self, refresh: bool = False) -> None:
         statistics = files.json_statistics(self._statistics.result(refresh))
-        files.write_json(self.root / files.STATISTICS_FILE, statistics)
+        files.write_json(self.root / files.STATISTICS_FILE, statistics, indent=None)
         self._write_info()
 
     def _write_attempts(self) -> None:
