@@ -53,9 +53,11 @@ class SimulatedEnvironment:
         *,
         models: str = "own",
         render: bool = True,
+        shadows: bool = True,
         home_perturbation_deg: float = 2.0,
     ) -> None:
-        """Compile the scene. With `render` false no picture is made and observations hold no images.
+        """Compile the scene. With `render` false no picture is made and observations hold no images;
+        without `shadows` pictures cost a third.
 
         `home_perturbation_deg` bounds the seeded change of each arm joint's home angle.
 
@@ -71,6 +73,7 @@ class SimulatedEnvironment:
         self._embodiment = embodiment
         self._task = task
         self._render = render
+        self._shadows = shadows
         self._perturbation_rad = float(np.deg2rad(home_perturbation_deg))
         self._scene: Scene = build_scene(embodiment, task, models)
         self.model: mujoco.MjModel = self._scene.model
@@ -289,7 +292,7 @@ class SimulatedEnvironment:
         if self._renderer is None:
             from blm.collect.sim.render import CameraRenderer
 
-            self._renderer = CameraRenderer(self.model, self._embodiment.cameras)
+            self._renderer = CameraRenderer(self.model, self._embodiment.cameras, self._shadows)
         return self._renderer.images(self.data)
 
     def _environment_state(self) -> np.ndarray:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import mujoco
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from blm.collect.sim.environment import SimulatedEnvironment
@@ -310,8 +310,14 @@ def test_control_periods_hold_whole_physics_steps(rate: float, steps: int) -> No
 def test_cameras_see_what_they_look_at_in_the_middle_and_upright(
     position: tuple[float, float, float], target: tuple[float, float, float]
 ) -> None:
+    assume(np.hypot(position[0] - target[0], position[1] - target[1]) > 1e-3)
     orientation = rotation(camera_quaternion(np.array(position), np.array(target)))
     camera = {"width": 100, "height": 80, "vertical_fov_deg": 50.0}
     np.testing.assert_allclose(project(camera, position, orientation, np.array(target)), [50, 40], atol=1e-6)
     assert orientation[2, 1] >= -1e-9
     assert abs(orientation[2, 0]) < 1e-9
+
+
+def test_a_camera_straight_above_has_the_far_side_up() -> None:
+    orientation = rotation(camera_quaternion(np.array([0.1, 0.2, 1.0]), np.array([0.1, 0.2, 0.0])))
+    np.testing.assert_allclose(orientation, [[0, 1, 0], [-1, 0, 0], [0, 0, 1]], atol=1e-12)
