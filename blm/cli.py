@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -23,7 +23,7 @@ TASKS = "pick-cube, push-cube, pull-cube, stack-cube, place-sphere, lift-peg-upr
 class ErrorReportingGroup(TyperGroup):
     """Turns expected errors into two calm lines and an exit code: 1 = failed, 2 = bad usage."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except Exception as error:
@@ -130,3 +130,123 @@ def _overrides(pairs: list[str] | None) -> dict[str, str]:
             raise UsageError(f"--set '{pair}' is not KEY=VALUE.", "Example: --set learning_rate=0.0003")
         changes[key] = value
     return changes
+
+
+@app.command()
+def collect(
+    robot: Annotated[str, typer.Option(help=f"Robot: {ROBOTS}, or a YAML file.")] = "so100",
+    task: Annotated[str, typer.Option(help=f"Task: {TASKS}, or a YAML file.")] = "pick-cube",
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes of the task the dataset shall hold.")] = 10,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Scene seed of the first attempt; the next ones follow.")
+    ] = 0,
+    output: Annotated[
+        Path | None, typer.Option(help="Dataset folder.", show_default="recordings/ROBOT-TASK")
+    ] = None,
+    operator: Annotated[str, typer.Option(help="Who demonstrates: planner.")] = "planner",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a recording begun earlier.")] = False,
+    keep_failures: Annotated[
+        bool, typer.Option("--keep-failures", help="Also keep episodes that failed.")
+    ] = False,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the camera images in pixels.", show_default="the camera's own")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; the dataset does not depend on it.")] = 1,
+    models: ModelsOption = "own",
+    as_json: JsonOption = False,
+) -> None:
+    """Record demonstrations into a LeRobot dataset.
+
+    With nothing attached the robot is simulated and a motion planner demonstrates.
+
+    Example: blm collect --robot so100 --task pick-cube --episodes 10
+    """
+    from blm.collect.attempts import CollectConfig
+    from blm.collect.session import collect as run
+
+    config = _checked(
+        CollectConfig,
+        robot=robot,
+        task=task,
+        episodes=episodes,
+        seed=seed,
+        output=output or Path("recordings") / f"{Path(robot).stem}-{Path(task).stem}",
+        operator=operator,
+        resume=resume,
+        keep_failures=keep_failures,
+        image_size=image_size,
+        workers=workers,
+        models=models,
+    )
+    with _progress_bar(as_json) as progress:
+        summary = run(config, progress)
+    if as_json:
+        _print_json(summary.model_dump(mode="json") | {"success_rate": summary.success_rate})
+        return
+    dropped = ", ".join(f"{count} {cause}" for cause, count in summary.dropped.items())
+    typer.echo(
+        f"{summary.output}: {summary.episodes} episodes; {summary.succeeded} of {summary.attempts} attempts "
+        f"succeeded ({100 * summary.success_rate:.0f} %), {summary.frames_per_s:.0f} frames/s"
+        + (f"; not kept: {dropped}" if dropped else "")
+    )
+    typer.echo(f"next: blm curate build-splits {summary.output} --output splits")
+
+
+@curate_app.command("build-splits")
+def build_splits(
+    datasets: Annotated[
+        list[Path] | None, typer.Argument(help="LeRobot v3 dataset folders.", show_default=False)
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder of the build.")] = Path("splits"),
+    config: Annotated[Path | None, typer.Option(help="splits.yaml; options here win over it.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the stored images in pixels.", show_default="as recorded")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides which episode goes to which split.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads; no effect on the result.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another build there.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn recorded datasets into checked, split and sharded training data for stage 2.
+
+    Example: blm curate build-splits recordings/so100-pick-cube --output splits
+    """
+    from blm.curate.episodes.build import build_splits as run
+    from blm.curate.episodes.config import SplitsConfig, read_splits_config
+
+    given = {"datasets": datasets, "image_size": image_size, "seed": seed, "workers": workers}
+    settings = {key: value for key, value in given.items() if value} | {
+        "output": output,
+        "overwrite": overwrite,
+    }
+    built = read_splits_config(config, **settings) if config else _checked(SplitsConfig, **settings)
+    with _progress_bar(as_json) as progress:
+        summary = run(built, progress)
+    if as_json:
+        _print_json(_plain(summary))
+        return
+    _print_build(
+        summary.output, summary.counts.inputs, summary.counts.kept, summary.counts.dropped, "episodes"
+    )
+    sizes = ", ".join(f"{split} {count}" for split, count in summary.samples.items())
+    typer.echo(f"{summary.shards} shards, {summary.bytes / 1e6:.1f} MB; episodes per split: {sizes}")
+    typer.echo(f"next: blm train stage2 --splits {summary.output} --backbone tiny --output runs/stage2")
+
+
+def _checked(model: type[Any], **settings: Any) -> Any:
+    from blm.schemas.yaml_model import validate
+
+    return validate(model, settings, "command line")
+
+
+def _print_build(output: Path, inputs: int, kept: int, dropped: dict[str, int], unit: str) -> None:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "none"
+    typer.echo(f"{output}: {inputs} {unit} in, {kept} kept, dropped: {reasons}")
+
+
+def _plain(summary: Any) -> dict[str, Any]:
+    """A frozen dataclass (with models inside) as plain JSON-ready data."""
+    return {
+        name: value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+        for name, value in vars(summary).items()
+    }

@@ -25,14 +25,12 @@ from blm.schemas.embodiment import load_embodiment
 from blm.schemas.errors import OutputExistsError, UsageError
 from blm.schemas.manifest import write_atomically
 from blm.schemas.progress import Progress, silent
+from blm.schemas.rollout import FIRST_EVALUATION_SEED
 from blm.schemas.task import load_task
 from blm.schemas.yaml_model import FrozenModel
 
 if TYPE_CHECKING:
     from blm.schemas.rollout import Agent
-
-FIRST_EVALUATION_SEED = 1_000_000_000
-"""Evaluation seeds start here; collection refuses seeds this high, so none can have been trained on."""
 
 POLICY, HOLD_STILL, REPLAY_MEAN = "policy", "hold still", "replay mean"
 AGENTS = (POLICY, HOLD_STILL, REPLAY_MEAN)

@@ -16,6 +16,10 @@ from blm.schemas.embodiment import Embodiment
 from blm.schemas.task import Task
 
 
+FIRST_EVALUATION_SEED = 1_000_000_000
+"""Evaluation uses scene seeds from here on; collection stays below, so that none can have been trained on."""
+
+
 @dataclass(frozen=True)
 class Observation:
     """What the robot senses at one control tick.
