@@ -169,7 +169,10 @@ class DatasetWriter:
         self._write_attempts()
 
     def close(self) -> None:
-        """Write the final statistics and let go of the dataset; harmless when called twice."""
+        """Write the final statistics and let go of the dataset; harmless when called twice.
+
+        A dataset without a single attempt is removed: nobody could read it, and it would be in the way.
+        """
         if self._lock.closed:
             return
         if self.episodes:
@@ -177,6 +180,10 @@ class DatasetWriter:
         shutil.rmtree(self.root / STAGING_FOLDER, ignore_errors=True)
         (self.root / _LOCK_FILE).unlink(missing_ok=True)
         self._lock.close()
+        if not self.episodes and not self.attempts:
+            shutil.rmtree(self.root / "meta")
+            if not any(self.root.iterdir()):
+                self.root.rmdir()
 
     def __enter__(self) -> Self:
         return self

@@ -103,7 +103,11 @@ class EpisodeWriter:
         if not self._rows:
             self.discard()
             raise DatasetError("the episode has no steps, so there is nothing to store.")
-        videos = {image_key(name): encoder.finish() for name, encoder in self._encoders.items()}
+        try:
+            videos = {image_key(name): encoder.finish() for name, encoder in self._encoders.items()}
+        except DatasetError:
+            self.discard()
+            raise
         columns = {
             key: np.array([row[key] for row in self._rows], dtype=feature["dtype"])
             for key, feature in self._features.items()

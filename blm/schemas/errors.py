@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class BlmError(Exception):
@@ -21,6 +22,17 @@ class BlmError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} {self.remedy}".rstrip()
+
+    def __reduce__(self) -> tuple[Callable[..., BlmError], tuple[Any, ...]]:
+        """Errors travel between processes whole, whatever arguments their class takes."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[BlmError], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> BlmError:
+    error = kind.__new__(kind, *arguments)
+    error.args = arguments
+    error.__dict__.update(attributes)
+    return error
 
 
 class UsageError(BlmError):

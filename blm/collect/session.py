@@ -1,0 +1,171 @@
+"""A recording session: run attempts until a dataset holds the episodes that were asked for.
+
+Attempt i of a task starts from seed + i, and attempts are committed in that order, so the dataset depends on the
+configuration alone: not on the number of workers, and not on how often the session was interrupted and resumed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+from typing import Self
+
+from pydantic import model_validator
+
+from blm.collect.attempts import CollectConfig, OpenWorkcell, attempts, open_simulation
+from blm.collect.dataset_writer import Attempt
+from blm.collect.recorder import Recorder
+from blm.schemas.episode import RECORDING_FILE
+from blm.schemas.errors import DatasetError, PlanningError, UsageError
+from blm.schemas.progress import Progress, silent
+from blm.schemas.task import load_task
+from blm.schemas.yaml_model import FrozenModel
+
+OPERATORS = ("planner",)
+
+
+class CollectSummary(FrozenModel):
+    """What a session did. `attempts` = `kept` + the sum of `dropped`, whose keys are causes.
+
+    `episodes` is how many of the task the dataset holds now; the other numbers are of this session alone.
+    """
+
+    output: Path
+    robot: str
+    task: str
+    episodes: int
+    attempts: int
+    kept: int
+    succeeded: int
+    dropped: dict[str, int]
+    frames: int
+    seconds: float
+
+    @model_validator(mode="after")
+    def _conserved(self) -> Self:
+        if self.attempts != self.kept + sum(self.dropped.values()):
+            raise ValueError(f"{self.attempts} attempts, but {self.kept} kept and {self.dropped} dropped")
+        return self
+
+    @property
+    def success_rate(self) -> float:
+        """Share of this session's attempts that succeeded; 0 where there were none."""
+        return self.succeeded / self.attempts if self.attempts else 0.0
+
+    @property
+    def frames_per_s(self) -> float:
+        return self.frames / self.seconds if self.seconds else 0.0
+
+
+def collect(
+    config: CollectConfig, progress: Progress | None = None, *, open_workcell: OpenWorkcell = open_simulation
+) -> CollectSummary:
+    """Record until `config.output` holds `config.episodes` episodes of the task.
+
+    With `config.resume` an existing dataset is continued with the seeds that follow; other tasks in it are left
+    alone. Everything recorded so far stays in the dataset whatever ends the session.
+
+    Raises:
+        UsageError: an operator that is not available.
+        UnknownNameError: an unknown robot or task.
+        OutputExistsError: the output is there already and `resume` is false.
+        DatasetError: `resume`, and the dataset is of another robot, other features or another seed.
+        PlanningError: too many attempts failed; names the most frequent cause.
+    """
+    if config.operator not in OPERATORS:
+        raise UsageError(
+            f"operator '{config.operator}' is not available; there is: {', '.join(OPERATORS)} (simulation).",
+            "Leave --operator away to let the planner demonstrate.",
+        )
+    embodiment = config.embodiment()
+    task = load_task(config.task, embodiment.name).name
+    resume = config.resume and (config.output / RECORDING_FILE).is_file()
+    with Recorder(config.output, embodiment, resume=resume, video=config.video) as recorder:
+        session = _Session(config, task, recorder, progress or silent)
+        session.run(open_workcell)
+        return session.summary()
+
+
+class _Session:
+    """Commits attempts in order and counts."""
+
+    def __init__(self, config: CollectConfig, task: str, recorder: Recorder, progress: Progress) -> None:
+        self._config = config
+        self._task = task
+        self._recorder = recorder
+        self._progress = progress
+        self._began = time.perf_counter()
+        earlier = self._attempts()
+        self._first = len(earlier)
+        if earlier and earlier[0].seed != config.seed:
+            raise DatasetError(
+                f"the recording of '{task}' in {config.output} began with seed {earlier[0].seed}, not {config.seed}.",
+                f"Continue it with --seed {earlier[0].seed}.",
+            )
+
+    def run(self, open_workcell: OpenWorkcell) -> None:
+        """Make attempts until enough episodes are there, or there were too many attempts."""
+        limit = self._config.attempts_per_episode * self._config.episodes
+        if self._missing() <= 0:
+            return
+        self._report()
+        with closing(attempts(self._config, open_workcell, self._first, limit, self._missing)) as made:
+            for recorded in made:
+                self._recorder.commit(recorded)
+                self._report()
+                if self._missing() <= 0:
+                    return
+        self._give_up(limit)
+
+    def summary(self) -> CollectSummary:
+        made = self._attempts()[self._first :]
+        kept = [attempt for attempt in made if attempt.kept]
+        return CollectSummary(
+            output=self._config.output,
+            robot=self._recorder.writer.embodiment.name,
+            task=self._task,
+            episodes=self._kept(),
+            attempts=len(made),
+            kept=len(kept),
+            succeeded=sum(attempt.success for attempt in made),
+            dropped=dict(Counter(cause(attempt) for attempt in made if not attempt.kept).most_common()),
+            frames=sum(attempt.steps for attempt in kept),
+            seconds=round(time.perf_counter() - self._began, 3),
+        )
+
+    def _attempts(self) -> list[Attempt]:
+        return [attempt for attempt in self._recorder.writer.attempts if attempt.task == self._task]
+
+    def _kept(self) -> int:
+        return sum(attempt.kept for attempt in self._attempts())
+
+    def _missing(self) -> int:
+        return self._config.episodes - self._kept()
+
+    def _report(self) -> None:
+        made = self._attempts()
+        note = f"{sum(attempt.success for attempt in made) / len(made):.0%} success" if made else ""
+        self._progress("recording", self._kept(), self._config.episodes, note)
+
+    def _give_up(self, limit: int) -> None:
+        dropped = self.summary().dropped
+        most = next(iter(dropped), "none in this session")
+        raise PlanningError(
+            f"only {self._kept()} of {self._config.episodes} episodes after {limit} attempts at '{self._task}'; "
+            f"most frequent cause: {most}.",
+            f"What succeeded is in {self._config.output}; raise attempts_per_episode and resume to go on.",
+        )
+
+
+def cause(attempt: Attempt) -> str:
+    """Why an attempt failed, with numbers left out so that like causes count together.
+
+    An agent that is done without success may name its own cause as the metric `failure`.
+    """
+    failure = json.loads(attempt.metrics).get("failure")
+    reason = f"{attempt.reason}: {failure}" if failure else attempt.reason
+    return re.sub(r"-?\d+(\.\d+)?(e-?\d+)?", "#", reason)
