@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from blm.schemas.yaml_model import FrozenModel
+from blm.train.backbone import IntentTokens
 from blm.train.dit import DiTBlock, KeysValues, PerEmbodimentMLP, TimeEmbedding
 from blm.train.intent_bridge import IntentBridge, alignment
 
@@ -66,16 +67,6 @@ class PolicyShape(FrozenModel):
 
 
 @dataclass(frozen=True)
-class Intent:
-    """Intent tokens of B observations: see `blm.train.backbone.IntentTokens`, which has the same fields."""
-
-    hidden: torch.Tensor
-    mask: torch.Tensor
-    segment: torch.Tensor
-    position: torch.Tensor
-
-
-@dataclass(frozen=True)
 class PolicyBatch:
     """B training samples in network units (see `blm.train.transforms`).
 
@@ -83,13 +74,13 @@ class PolicyBatch:
     window's frame and, where the future loss is on, of its future frame.
     """
 
-    intent: Intent
+    intent: IntentTokens
     state: torch.Tensor
     action: torch.Tensor
     step_mask: torch.Tensor
     axis_mask: torch.Tensor
     embodiment: torch.Tensor
-    future: Intent | None = None
+    future: IntentTokens | None = None
 
 
 class FlowPolicy(nn.Module):
@@ -166,7 +157,7 @@ class FlowPolicy(nn.Module):
     @torch.no_grad()
     def sample(
         self,
-        intent: Intent,
+        intent: IntentTokens,
         state: torch.Tensor,
         embodiment: torch.Tensor,
         *,
@@ -190,7 +181,7 @@ class FlowPolicy(nn.Module):
             x = x + velocity / steps
         return x[:, 0]
 
-    def encode_intent(self, intent: Intent) -> torch.Tensor:
+    def encode_intent(self, intent: IntentTokens) -> torch.Tensor:
         """(B, L, d) intent tokens → (B, N, w) bridge tokens."""
         return self.bridge(intent.hidden, intent.mask, intent.segment, intent.position)
 
@@ -254,7 +245,7 @@ class FlowPolicy(nn.Module):
         return noise.to(action.device), time.to(action.device)
 
     def _future_loss(
-        self, tokens: torch.Tensor, future: Intent, target_bridge: IntentBridge
+        self, tokens: torch.Tensor, future: IntentTokens, target_bridge: IntentBridge
     ) -> Mapping[str, torch.Tensor]:
         with torch.no_grad():
             target = target_bridge(future.hidden, future.mask, future.segment, future.position)

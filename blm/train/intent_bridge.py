@@ -53,7 +53,7 @@ class IntentBridge(nn.Module):
         self.segment = nn.Embedding(segments, width)
         nn.init.normal_(self.segment.weight, std=0.02)
         self.memory_norm = nn.LayerNorm(width)
-        self.queries = nn.Parameter(torch.randn(queries, width) * 0.5)
+        self.queries = nn.Parameter(torch.randn(queries, width) * 0.02)
         self.layers = nn.ModuleList(ResamplerLayer(width, heads, first=i == 0) for i in range(layers))
         self.norm = nn.LayerNorm(width)
 

@@ -293,20 +293,22 @@ class Windows:
         axes = max(counts)
         self._axis_mask = np.arange(axes) < np.array(counts)[:, None]
         self._embodiment = np.array([known[s.meta.embodiment] for s in self.segments], dtype=np.int64)
-        self._length = np.array([s.meta.frames for s in self.segments], dtype=np.int64)
+        states = [self.build.state(segment) for segment in self.segments]
+        # Not meta.stop − meta.start: a build may have kept only every n-th frame of the source episode.
+        self._length = np.array([len(values) for values in states], dtype=np.int64)
         self._first = np.concatenate([[0], np.cumsum(self._length)[:-1]])
         self._state = np.zeros((int(self._length.sum()), axes), dtype=np.float32)
         self._action = np.zeros_like(self._state)
-        for segment, first, length in zip(self.segments, self._first, self._length, strict=True):
-            for target, values in (
-                (self._state, self.build.state(segment)),
-                (self._action, self.build.action(segment)),
-            ):
-                if len(values) != length:
-                    raise DatasetError(
-                        f"{segment.key}: {len(values)} rows but {length} frames.", "Build the splits again."
-                    )
-                target[first : first + length, : values.shape[1]] = values
+        for segment, first, state in zip(self.segments, self._first, states, strict=True):
+            action = self.build.action(segment)
+            if action.shape != state.shape or state.shape[1] != counts[known[segment.meta.embodiment]]:
+                raise DatasetError(
+                    f"{segment.key}: states {state.shape} and actions {action.shape} do not fit the "
+                    f"{counts[known[segment.meta.embodiment]]} axes of {segment.meta.embodiment}.",
+                    "Build the splits again.",
+                )
+            rows = slice(first, first + len(state))
+            self._state[rows, : state.shape[1]], self._action[rows, : state.shape[1]] = state, action
         starts = [np.arange(0, length, self.frame_stride) for length in self._length]
         self._window_frame = np.concatenate(starts).astype(np.int64)
         self._window_segment = np.repeat(np.arange(len(starts)), [len(s) for s in starts])
@@ -347,10 +349,12 @@ class EpochOrder:
             indices[chosen] = permuted(positions[chosen] % self.count, self.count, (self.seed, int(epoch)))
         return indices
 
-    def state_dict(self) -> dict[str, int]:
-        position = self.batches * self.parts * self.batch_size
+    def state_dict(self, behind: int = 0) -> dict[str, int]:
+        """The place `behind` batches ago: what to save where so many were drawn but not used yet."""
+        batches = self.batches - behind
+        position = batches * self.parts * self.batch_size
         return {
-            "batches": self.batches,
+            "batches": batches,
             "epoch": position // self.count,
             "position": position % self.count,
             "count": self.count,
