@@ -32,7 +32,7 @@ class Tolerance:
     """How near a solution must come to its target: metres, radians of approach, radians of opening."""
 
     position_m: float = 5e-4
-    approach_rad: float = 0.035
+    approach_rad: float = 0.05
     opening_rad: float = 0.05
 
 
@@ -77,7 +77,14 @@ def _followers(model: mujoco.MjModel, axes: set[int]) -> tuple[tuple[int, int, n
 
 
 class Kinematics:
-    """Kinematics of the robot in `model`, which may hold other things too; `model` itself is left alone."""
+    """Kinematics of the robot in `model`, which may hold other things too; `model` itself is left alone.
+
+    Attributes:
+        lower, upper: joint limits (A,), the narrower of model and embodiment.
+        home: the ready pose (A,).
+        shoulder: a point (3,) on the first arm joint's axis, base frame.
+        solves: Gauss-Newton steps taken so far.
+    """
 
     def __init__(self, model: mujoco.MjModel, embodiment: Embodiment) -> None:
         self.embodiment = embodiment
@@ -90,6 +97,8 @@ class Kinematics:
         self._base = self._model.body("base").id
         self._base_pose = self._body_pose(self._base)
         self._to_base = self._base_pose.inverse()
+        first = self._model.joint(embodiment.joints[self._arm[0]]).id
+        self.shoulder = (self._to_base @ Pose(self._configuration.data.xanchor[first], np.eye(3))).position
         self._frame_task = mink.FrameTask("tool", "site", 1.0, _ORIENTATION_COST)
         self._posture_task = mink.PostureTask(self._model, self._posture_cost())
         self._limits = [mink.ConfigurationLimit(self._model, gain=1.0)]

@@ -12,7 +12,9 @@ from blm.collect.planning.collision import CollisionChecker
 from blm.collect.planning.gripper import gripper_shape
 from blm.collect.planning.kinematics import Kinematics
 from blm.collect.planning.motion import InfeasibleError, Motion, MotionPlanner
-from blm.collect.planning.scene import PlannableEnvironment, Variation, observe_scene
+from blm.collect.planning.pose import ToolTarget
+from blm.collect.planning.primitives import Primitive, retract
+from blm.collect.planning.scene import PlannableEnvironment, Scene, Variation, observe_scene
 from blm.collect.planning.servo import Servos
 from blm.collect.planning.skills import find_skill
 from blm.collect.sim.objects import object_element
@@ -44,7 +46,6 @@ class PlannerAgent:
         self._checker = CollisionChecker(environment.model, self._embodiment, bodies)
         self._servos = Servos.of(environment.model, self._embodiment)
         self._gripper = gripper_shape(environment.model, self._embodiment)
-        self._home_opening = self._kinematics.forward(self._kinematics.home).rotation[:, 1]
         self._generator = np.random.default_rng(0)
         self._begin()
 
@@ -88,21 +89,20 @@ class PlannerAgent:
         self._tick = self._waited = self._held = 0
         self._last, self._name = np.zeros(len(self._embodiment.axes)), ""
 
-    def _plan(self, vary: bool) -> None:
-        """Fill the queue of motions from the present scene and the last command."""
+    def _plan(self, vary: bool, leaving: bool = False) -> None:
+        """Fill the queue of motions from the present scene and the last command; `leaving`: back away first."""
         start = self._kinematics.clip(self._embodiment.to_model(self._last))
         self._checker.hold(None)
         self._checker.update(self._environment.data, start)
-        scene = observe_scene(
-            self._environment, self._kinematics.forward(start), self._home_opening, self._gripper
-        )
+        scene = observe_scene(self._environment, self._kinematics, self._gripper, start)
         axes = len(self._embodiment.axes)
         variation = Variation.drawn(self._generator, self._embodiment) if vary else Variation.none(axes)
         planner = MotionPlanner(self._kinematics, self._checker, self._servos, self._generator)
+        away = [self._backing_away(scene)] if leaving else []
         failure: InfeasibleError | None = None
         for decomposition in islice(self._skill(scene, variation), MAX_DECOMPOSITIONS):
             try:
-                self._motions = planner.plan(decomposition, start, variation)
+                self._motions = planner.plan([*away, *decomposition], start, variation)
             except InfeasibleError as cause:
                 failure = failure or cause
                 self._resampled += 1
@@ -134,9 +134,16 @@ class PlannerAgent:
             return
         self._recoveries += 1
         try:
-            self._plan(vary=False)
+            self._plan(vary=False, leaving=True)
         except PlanningError as error:
             self._failure = f"{cause}; {error.message}"
+
+    def _backing_away(self, scene: Scene) -> Primitive:
+        """Open the gripper and rise from wherever a failure left it."""
+        everything = frozenset(scene.objects) | {"table"}
+        target = ToolTarget.from_pose(scene.tool)
+        higher = tuple(target.shifted(np.array([0.0, 0.0, height])) for height in (0.05, 0.03, 0.015))
+        return retract(higher, everything, self._embodiment.gripper.open)
 
     def _streamed(self) -> Command:
         values, name = self._motion.commands[self._tick], self._motion.names[self._tick]

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-DOWN = np.array([0.0, 0.0, -1.0])
+UP = np.array([0.0, 0.0, 1.0])
+DOWN = -UP
 
 
 @dataclass(frozen=True)
@@ -76,17 +77,6 @@ def tool_rotation(approach: np.ndarray, opening: np.ndarray) -> np.ndarray:
 def horizontal(angle: float) -> np.ndarray:
     """Unit vector (3,) in the table plane at `angle` radians from x."""
     return np.array([np.cos(angle), np.sin(angle), 0.0])
-
-
-def tilted_approach(position: np.ndarray, tilt: float) -> np.ndarray:
-    """Approach direction that leans `tilt` radians from straight down, away from the base (0: straight down).
-
-    The lean stays in the vertical plane through the base axis and `position`, which is where an arm whose joints
-    form a pan and a planar chain can lean.
-    """
-    radial = np.array([position[0], position[1], 0.0])
-    radial /= np.linalg.norm(radial)
-    return np.cos(tilt) * DOWN + np.sin(tilt) * radial
 
 
 def angle_between(a: np.ndarray, b: np.ndarray) -> float:

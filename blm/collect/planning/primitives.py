@@ -61,9 +61,9 @@ class Primitive:
         return replace(self, name=name)
 
 
-def approach(target: ToolTarget, gripper: float) -> Primitive:
+def approach(targets: tuple[ToolTarget, ...], gripper: float) -> Primitive:
     """Move through open space to where the next step begins, and pass on without stopping."""
-    return Primitive("approach", (target,), gripper, through=True, free=True)
+    return Primitive("approach", targets, gripper, through=True, free=True)
 
 
 def reach(target: ToolTarget, speed_m_s: float) -> Primitive:
@@ -88,17 +88,26 @@ def lift(target: ToolTarget, holding: Holding, may_touch: frozenset[str] = froze
     return Primitive("lift", (target,), straight=True, through=True, may_touch=touch, holding=holding)
 
 
-def move(targets: tuple[ToolTarget, ...], holding: Holding, check: Check | None = None) -> Primitive:
+def move(targets: tuple[ToolTarget, ...], holding: Holding, through: bool = False) -> Primitive:
     """Carry a held object through open space to the first feasible of `targets`."""
-    return Primitive(
-        "move", targets, free=True, may_touch=frozenset({holding.name}), holding=holding, check=check
-    )
+    touch = frozenset({holding.name})
+    return Primitive("move", targets, free=True, through=through, may_touch=touch, holding=holding)
 
 
-def place(target: ToolTarget, holding: Holding, onto: frozenset[str], speed_m_s: float) -> Primitive:
+def place(
+    target: ToolTarget, holding: Holding, onto: str, speed_m_s: float, check: Check | None = None
+) -> Primitive:
     """Lower a held object straight onto something."""
-    touch = onto | {holding.name}
-    return Primitive("place", (target,), straight=True, speed_m_s=speed_m_s, may_touch=touch, holding=holding)
+    touch = frozenset({onto, holding.name})
+    return Primitive(
+        "place",
+        (target,),
+        straight=True,
+        speed_m_s=speed_m_s,
+        may_touch=touch,
+        holding=holding,
+        check=check,
+    )
 
 
 def release(object_name: str, opened: float) -> Primitive:
@@ -118,9 +127,11 @@ def push(target: ToolTarget, object_name: str, speed_m_s: float, check: Check | 
     )
 
 
-def retract(target: ToolTarget, leaving: frozenset[str], straight: bool = True) -> Primitive:
-    """Back away from what was touched."""
-    return Primitive("retract", (target,), straight=straight, may_touch=leaving)
+def retract(
+    targets: tuple[ToolTarget, ...], leaving: frozenset[str], gripper: float | None = None
+) -> Primitive:
+    """Back away straight from what was touched."""
+    return Primitive("retract", targets, gripper, straight=True, may_touch=leaving)
 
 
 def holds(object_name: str, closed: float) -> Check:
@@ -134,20 +145,6 @@ def holds(object_name: str, closed: float) -> Check:
         if not environment.touching(object_name):
             return f"{object_name} is not in the gripper"
         return None if gap > 0.03 else f"the gripper closed beside {object_name}"
-
-    return check
-
-
-def lifted(object_name: str, height_m: float) -> Check:
-    """The object is in the gripper and at least `height_m` above where its centre lay."""
-
-    def check(environment: PlannableEnvironment, observation: Observation) -> str | None:
-        del observation
-        resting = min(environment.task.objects[object_name].half_size)
-        height = environment.object_pose(object_name)[0][2] - resting
-        if environment.touching(object_name) and height >= height_m:
-            return None
-        return f"{object_name} slipped out of the gripper"
 
     return check
 

@@ -9,7 +9,8 @@ from typing import Protocol
 import mujoco
 import numpy as np
 
-from blm.collect.planning.pose import Pose
+from blm.collect.planning.kinematics import Kinematics
+from blm.collect.planning.pose import DOWN, Pose
 from blm.schemas.embodiment import Embodiment
 from blm.schemas.rollout import Environment
 from blm.schemas.task import Task, TaskObject
@@ -114,6 +115,7 @@ class Scene:
 
     Attributes:
         tool: the tool's pose now.
+        shoulder: a point on the vertical axis of the first joint.
         home_opening: horizontal direction (3,) along which the gripper opens at home.
         goal: (3,) or None.
         table_height: of the table's surface.
@@ -124,15 +126,37 @@ class Scene:
     objects: Mapping[str, SceneObject]
     goal: np.ndarray | None
     tool: Pose
+    shoulder: np.ndarray
     home_opening: np.ndarray
     gripper: GripperShape
     table_height: float
 
+    def outwards(self, position: np.ndarray) -> np.ndarray:
+        """Horizontal unit vector (3,) from the shoulder's axis to `position` (3,)."""
+        away = (position - self.shoulder) * [1.0, 1.0, 0.0]
+        return away / np.linalg.norm(away)
+
+    def approach(self, position: np.ndarray, tilt: float) -> np.ndarray:
+        """Approach direction that leans `tilt` radians from straight down, outwards (0: down, π/2: level).
+
+        The lean stays in the vertical plane through the shoulder's axis and `position`: an arm with a pan joint and
+        a planar chain can lean in no other.
+        """
+        return np.cos(tilt) * DOWN + np.sin(tilt) * self.outwards(position)
+
+    def home_opening_at(self, position: np.ndarray) -> np.ndarray:
+        """The direction in which the gripper opens at home, after the shoulder has turned towards `position`."""
+        (x, y, _), (along, across, height) = self.outwards(position), self.home_opening
+        return np.array([x * along - y * across, y * along + x * across, height])
+
 
 def observe_scene(
-    environment: PlannableEnvironment, tool: Pose, home_opening: np.ndarray, gripper: GripperShape
+    environment: PlannableEnvironment,
+    kinematics: Kinematics,
+    gripper: GripperShape,
+    configuration: np.ndarray,
 ) -> Scene:
-    """Take the environment's present state into the base frame."""
+    """Take the environment's present state into the base frame; the robot is at `configuration` (A,)."""
     base = Pose.from_matrix(environment.base_pose)
     to_base = base.inverse()
     objects = {
@@ -145,8 +169,9 @@ def observe_scene(
         task=environment.task,
         objects=objects,
         goal=None if goal is None else to_base.position + to_base.rotation @ goal,
-        tool=tool,
-        home_opening=home_opening,
+        tool=kinematics.forward(configuration),
+        shoulder=kinematics.shoulder,
+        home_opening=kinematics.forward(kinematics.home).rotation[:, 1],
         gripper=gripper,
         table_height=float(to_base.position[2]),
     )

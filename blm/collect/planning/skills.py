@@ -13,7 +13,15 @@ from importlib.metadata import entry_points
 import numpy as np
 
 from blm.collect.planning import primitives
-from blm.collect.planning.pose import Pose, ToolTarget, horizontal, tilted_approach, tool_rotation
+from blm.collect.planning.pose import (
+    DOWN,
+    UP,
+    Pose,
+    ToolTarget,
+    angle_between,
+    horizontal,
+    tool_rotation,
+)
 from blm.collect.planning.primitives import Holding, Primitive
 from blm.collect.planning.scene import Scene, SceneObject, Variation
 from blm.schemas.errors import UnknownNameError
@@ -24,11 +32,15 @@ Skill = Callable[[Scene, Variation], Iterator[Decomposition]]
 ENTRY_POINTS = "blm.skills"
 
 TABLE_CLEARANCE_M = 0.003
+APPROACH_HEIGHT_M = 0.07
 FINGER_GAP_M = 0.002
 """Left between a fixed jaw and the object while reaching for it."""
 PUSH_SPEED_M_S = 0.16
 REACH_SPEED_M_S = 0.2
 GRASP_S = 0.4
+PLACE_SPEED_M_S = 0.1
+SETDOWN_M = 0.0015
+"""How far above its resting place an object is let go."""
 _TILTS = tuple(np.deg2rad([0.0, 12.0, -12.0, 25.0, -25.0, 40.0, 55.0]))
 _CARRY_TILTS = tuple(np.deg2rad([0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 75.0, 90.0, -10.0, -20.0]))
 
@@ -49,21 +61,21 @@ def pick_cube(scene: Scene, variation: Variation) -> Iterator[Decomposition]:
     assert scene.goal is not None
     for target in grasp_targets(scene, cube):
         holding, steps = picking_up(scene, "cube", target, variation)
-        carried = carry_targets(holding, scene.goal)
+        carried = carry_targets(scene, holding, scene.goal)
         yield (*steps, primitives.move(carried, holding))
 
 
 def push_cube(scene: Scene, variation: Variation) -> Iterator[Decomposition]:
     """Get behind the cube with the closed gripper and push it straight until it is over the goal."""
-    yield from _sliding(scene, variation, side=-1.0)
+    yield from _sliding(scene, variation)
 
 
 def pull_cube(scene: Scene, variation: Variation) -> Iterator[Decomposition]:
     """Get behind the cube, seen from the goal, and drag it back with the closed gripper."""
-    yield from _sliding(scene, variation, side=-1.0)
+    yield from _sliding(scene, variation)
 
 
-def _sliding(scene: Scene, variation: Variation, side: float) -> Iterator[Decomposition]:
+def _sliding(scene: Scene, variation: Variation) -> Iterator[Decomposition]:
     cube = scene.objects["cube"]
     assert scene.goal is not None
     way = (scene.goal - cube.position) * [1.0, 1.0, 0.0]
@@ -78,11 +90,11 @@ def _sliding(scene: Scene, variation: Variation, side: float) -> Iterator[Decomp
             contact = contact.shifted(sideways)
             gap = 0.03 * variation.approach_height
             yield (
-                primitives.approach(contact.shifted(-gap * direction), closed),
+                primitives.approach((contact.shifted(-gap * direction),), closed),
                 primitives.push(
                     contact.shifted(distance * direction), "cube", PUSH_SPEED_M_S, primitives.succeeds()
                 ),
-                primitives.retract(contact.shifted((distance - 0.03) * direction), frozenset({"cube"})),
+                primitives.retract((contact.shifted((distance - 0.03) * direction),), frozenset({"cube"})),
             )
 
 
@@ -90,7 +102,7 @@ def _behind(
     scene: Scene, cube: SceneObject, direction: np.ndarray, opening: np.ndarray, tilt: float
 ) -> ToolTarget:
     """Tool target with the closed gripper just touching the cube's face that looks against `direction`."""
-    approach = tilted_approach(cube.position, tilt)
+    approach = scene.approach(cube.position, tilt)
     rotation = tool_rotation(approach, _nearer(opening, scene.home_opening))
     across = np.array([-direction[1], direction[0], 0.0])
     low = 2 * cube.thing.half_size[2]
@@ -102,42 +114,151 @@ def _behind(
     return ToolTarget(np.array([position[0], position[1], height]), approach, rotation[:, 1])
 
 
+def stack_cube(scene: Scene, variation: Variation) -> Iterator[Decomposition]:
+    """Grasp the cube, set it on the base cube, let go and back away."""
+    cube, base = scene.objects["cube"], scene.objects["base"]
+    on_top = base.position + _up(base.thing.half_size[2] + cube.thing.half_size[2] + SETDOWN_M)
+    for target in grasp_targets(scene, cube):
+        yield from _set_down(scene, variation, "cube", target, on_top, onto="base")
+
+
+def place_sphere(scene: Scene, variation: Variation) -> Iterator[Decomposition]:
+    """Grasp the ball near its equator, set it into the bin, let go and back away."""
+    sphere, tray = scene.objects["sphere"], scene.objects["bin"]
+    radius = sphere.thing.half_size[2]
+    for target in grasp_targets(scene, sphere, below_centre_m=0.45 * radius):
+        clear_of_rim = tray.thing.half_size[2] + 0.4 * tray.thing.half_size[0] + SETDOWN_M
+        inside = tray.thing.half_size[2] + radius + SETDOWN_M
+        tips = target.position[2] - scene.gripper.tip_m - sphere.position[2]
+        height = max(inside, clear_of_rim - tips)
+        yield from _set_down(scene, variation, "sphere", target, tray.position + _up(height), onto="bin")
+
+
+def lift_peg_upright(scene: Scene, variation: Variation) -> Iterator[Decomposition]:
+    """Grasp the peg across, off its middle, and turn the gripper to level so that the peg stands on its far end."""
+    peg = scene.objects["peg"]
+    half_length, half_width = peg.thing.half_size[:2]
+    axis = peg.pose.rotation[:, 0] * [1.0, 1.0, 0.0]
+    axis /= np.linalg.norm(axis)
+    for share in (0.3, 0.5, 0.0):
+        for sign in (1.0, -1.0):
+            down_end = sign * axis
+            opening = np.cross(DOWN, down_end)
+            middle = scene.gripper.middle_m(2 * half_width + 2 * FINGER_GAP_M)
+            position = peg.position - share * half_length * down_end - middle * opening
+            position[2] = max(position[2], lowest_tool_height(scene))
+            holding, steps = picking_up(scene, "peg", ToolTarget(position, DOWN, opening), variation)
+            height = scene.table_height + half_length * (1 + share) + SETDOWN_M
+            for stand in _standing_places(peg.position):
+                stand = np.array([stand[0], stand[1], height])
+                level = scene.approach(stand, np.pi / 2)
+                upright = ToolTarget(stand, level, _nearer(np.cross(UP, level), scene.home_opening_at(stand)))
+                upright = upright.shifted(-level * holding.grasp.position[2])
+                yield (
+                    *steps,
+                    primitives.move((upright.shifted(_up(0.02)),), holding, through=True),
+                    primitives.place(upright, holding, "table", PLACE_SPEED_M_S, primitives.succeeds()),
+                )
+
+
+def _set_down(
+    scene: Scene, variation: Variation, name: str, target: ToolTarget, where: np.ndarray, onto: str
+) -> Iterator[Decomposition]:
+    """Pick an object up at `target`, bring its centre to `where`, keeping it level, and let go."""
+    holding, steps = picking_up(scene, name, target, variation)
+    opened = scene.embodiment.gripper.open
+    for down in level_targets(scene, target, holding, where):
+        above = (down.shifted(_up(height)) for height in (0.04, 0.025))
+        yield (
+            *steps,
+            primitives.move(tuple(above), holding, through=True),
+            primitives.place(down, holding, onto, PLACE_SPEED_M_S),
+            primitives.release(name, opened),
+            primitives.retract(targets_before(scene, down, 0.05), frozenset({name})),
+        )
+
+
 def picking_up(
     scene: Scene, name: str, target: ToolTarget, variation: Variation
 ) -> tuple[Holding, Decomposition]:
     """Approach from along the target's approach direction, grasp, and lift a little."""
     gripper, cube = scene.embodiment.gripper, scene.objects[name]
-    back = -0.07 * variation.approach_height * target.approach
+    height = APPROACH_HEIGHT_M * variation.approach_height
     holding = grasped(target, name, cube.pose)
     steps = (
-        primitives.approach(target.shifted(back), gripper.open),
+        primitives.approach(targets_before(scene, target, height), gripper.open),
         primitives.reach(target, REACH_SPEED_M_S),
         primitives.grasp(name, gripper.closed, GRASP_S),
-        primitives.lift(target.shifted(np.array([0.0, 0.0, 0.03])), holding),
+        primitives.lift(target.shifted(_up(0.03)), holding),
     )
     return holding, steps
 
 
-def grasp_targets(scene: Scene, thing: SceneObject) -> Iterator[ToolTarget]:
-    """Grasps from above across two opposite faces: least tilt first, then the least turn of the wrist from home."""
+def grasp_targets(
+    scene: Scene, thing: SceneObject, below_centre_m: float | None = None
+) -> Iterator[ToolTarget]:
+    """Grasps from above across two opposite faces: least tilt first, then the least turn of the wrist from home.
+
+    The tool point goes to the object's centre, or so that the fingertips end `below_centre_m` below it.
+    """
     yaw = float(np.arctan2(thing.pose.rotation[1, 0], thing.pose.rotation[0, 0]))
+    if thing.thing.shape == "sphere":
+        yaw = float(np.arctan2(*scene.outwards(thing.position)[1::-1]))
     openings = [horizontal(yaw + quarter * np.pi / 2) for quarter in range(4)]
-    radial = _radial(thing.position)
-    home = _turned_with(scene.home_opening, radial)
+    home = scene.home_opening_at(thing.position)
     openings.sort(key=lambda opening: -float(opening @ home))
-    height = max(thing.position[2], lowest_tool_height(scene))
+    raised = 0.0 if below_centre_m is None else scene.gripper.tip_m - below_centre_m
+    height = max(thing.position[2] + raised, lowest_tool_height(scene))
     middle = scene.gripper.middle_m(2 * thing.thing.half_size[1] + 2 * FINGER_GAP_M)
     for tilt in _TILTS:
         for opening in openings:
             position = np.array([thing.position[0], thing.position[1], height]) - middle * opening
-            yield ToolTarget(position, tilted_approach(position, tilt), opening)
+            yield ToolTarget(position, scene.approach(position, tilt), opening)
 
 
-def carry_targets(holding: Holding, goal: np.ndarray) -> tuple[ToolTarget, ...]:
+def level_targets(
+    scene: Scene, target: ToolTarget, holding: Holding, where: np.ndarray
+) -> tuple[ToolTarget, ...]:
+    """Tool targets that bring an object grasped at `target` to `where` with the same side up.
+
+    Grasped from straight above, any turn will do; otherwise the tool turns about the vertical only.
+    """
+    assert target.opening is not None
+    tool = Pose(target.position, tool_rotation(target.approach, target.opening))
+    before, after = scene.outwards(target.position), scene.outwards(where)
+    pan = float(np.arctan2(after[1], after[0]) - np.arctan2(before[1], before[0]))
+    found = []
+    for turn in (pan, pan + np.pi / 2, pan - np.pi / 2, pan + np.pi):
+        spin = _about_vertical(turn) @ tool.rotation
+        found.append(ToolTarget(where - spin @ holding.grasp.position, spin[:, 2], spin[:, 1]))
+    return tuple(found)
+
+
+def targets_before(scene: Scene, target: ToolTarget, height: float) -> tuple[ToolTarget, ...]:
+    """Where to come from to reach `target`: back along its approach direction, else lower, else leaning outwards.
+
+    Short arms cannot point straight down far above the table.
+    """
+    above = target.shifted(_up(height))
+    leaning = (
+        ToolTarget(above.position, _leaned(scene, target, above.position, angle), target.opening)
+        for angle in np.deg2rad([12.0, 25.0])
+    )
+    back = (target.shifted(-share * height * target.approach) for share in (1.0, 0.75))
+    return (*back, *leaning, target.shifted(-0.5 * height * target.approach))
+
+
+def _leaned(scene: Scene, target: ToolTarget, position: np.ndarray, angle: float) -> np.ndarray:
+    """The approach direction of `target` leaning outwards by another `angle` radians."""
+    tilt = angle_between(target.approach, DOWN) * np.sign(target.approach @ scene.outwards(position))
+    return scene.approach(position, float(tilt) + angle)
+
+
+def carry_targets(scene: Scene, holding: Holding, goal: np.ndarray) -> tuple[ToolTarget, ...]:
     """Tool targets that bring a held object's centre to `goal`, at any turn, from upright to level."""
     targets = []
     for tilt in _CARRY_TILTS:
-        approach = tilted_approach(goal, tilt)
+        approach = scene.approach(goal, tilt)
         targets.append(ToolTarget(goal - approach * holding.grasp.position[2], approach))
     return tuple(targets)
 
@@ -154,22 +275,32 @@ def lowest_tool_height(scene: Scene) -> float:
     return scene.table_height + scene.gripper.tip_m + TABLE_CLEARANCE_M
 
 
+def _standing_places(position: np.ndarray) -> Iterator[np.ndarray]:
+    """Where to stand a peg up: first near where it lies, then further out and in, along the same direction."""
+    radius = float(np.hypot(position[0], position[1]))
+    for offset in (0.0, 0.04, 0.08, 0.12, -0.05, 0.16, -0.1):
+        yield position[:2] * (radius + offset) / radius
+
+
+def _up(height: float) -> np.ndarray:
+    return height * UP
+
+
+def _about_vertical(angle: float) -> np.ndarray:
+    """Rotation (3, 3) about z."""
+    cosine, sine = np.cos(angle), np.sin(angle)
+    return np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
+
+
 def _nearer(direction: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return direction if direction @ reference >= 0 else -direction
-
-
-def _radial(position: np.ndarray) -> np.ndarray:
-    return np.array([position[0], position[1], 0.0]) / np.hypot(position[0], position[1])
-
-
-def _turned_with(direction: np.ndarray, radial: np.ndarray) -> np.ndarray:
-    """`direction` as it becomes when the base turns from straight ahead to `radial`."""
-    x, y = radial[0], radial[1]
-    return np.array([x * direction[0] - y * direction[1], y * direction[0] + x * direction[1], direction[2]])
 
 
 SKILLS: dict[str, Skill] = {
     "pick-cube": pick_cube,
     "push-cube": push_cube,
     "pull-cube": pull_cube,
+    "stack-cube": stack_cube,
+    "place-sphere": place_sphere,
+    "lift-peg-upright": lift_peg_upright,
 }
