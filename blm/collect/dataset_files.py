@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -133,8 +134,15 @@ def statistics_columns(statistics: Mapping[str, Statistics]) -> dict[str, pa.Arr
     columns = {}
     for key, values in statistics.items():
         for name in STATISTIC_NAMES:
-            columns[f"stats/{key}/{name}"] = pa.array([values[name].tolist()])
+            kind = list_type(values[name].ndim, pa.int64() if name == "count" else pa.float64())
+            columns[f"stats/{key}/{name}"] = pa.array([values[name].tolist()], kind)
     return columns
+
+
+@cache
+def list_type(depth: int, scalar: pa.DataType) -> pa.DataType:
+    """Lists of `depth` levels; with Parquet's name for the elements, so that a table read back is the same type."""
+    return scalar if depth == 0 else pa.list_(pa.field("element", list_type(depth - 1, scalar)))
 
 
 def read_statistics(table: pa.Table, row: int, features: Sequence[str]) -> dict[str, Statistics]:

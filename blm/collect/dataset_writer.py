@@ -133,9 +133,13 @@ class DatasetWriter:
                 f"{root} holds no dataset recorded by blm.", "Leave --resume away to start one."
             )
         writer = cls(root, embodiment, simulated, video or VideoConfig())
-        writer._check_same_recording()
-        writer._load()
-        writer._sweep()
+        try:
+            writer._check_same_recording()
+            writer._load()
+            writer._sweep()
+        except BaseException:
+            writer._release()
+            raise
         return writer
 
     def begin_episode(self, name: str = "episode") -> EpisodeWriter:
@@ -177,13 +181,16 @@ class DatasetWriter:
             return
         if self.episodes:
             self._write_summary(refresh=True)
-        shutil.rmtree(self.root / STAGING_FOLDER, ignore_errors=True)
-        (self.root / _LOCK_FILE).unlink(missing_ok=True)
-        self._lock.close()
+        self._release()
         if not self.episodes and not self.attempts:
             shutil.rmtree(self.root / "meta")
             if not any(self.root.iterdir()):
                 self.root.rmdir()
+
+    def _release(self) -> None:
+        shutil.rmtree(self.root / STAGING_FOLDER, ignore_errors=True)
+        (self.root / _LOCK_FILE).unlink(missing_ok=True)
+        self._lock.close()
 
     def __enter__(self) -> Self:
         return self
@@ -243,6 +250,7 @@ class DatasetWriter:
         row |= {EPISODE_METADATA_PREFIX + name: value for name, value in asdict(metadata).items()}
         row |= {"meta/episodes/chunk_index": group_chunk, "meta/episodes/file_index": group_file}
         columns = {name: pa.array([value]) for name, value in row.items()}
+        columns["tasks"] = pa.array([row["tasks"]], files.list_type(1, pa.string()))
         return pa.table(columns | files.statistics_columns(statistics))
 
     def _append_episode(self, row: pa.Table) -> None:

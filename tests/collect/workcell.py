@@ -1,7 +1,7 @@
 """A workcell without physics: seconds instead of minutes, and every pixel and every outcome is known.
 
-The image at tick t of an episode is grey of brightness 40 + 3 t (at most 250). Seeds ending in 3 cannot be planned, seeds ending
-in 7 never succeed, all others succeed after a number of ticks that depends on the seed.
+The image at tick t of an episode is grey of brightness 40 + 3 t (at most 250). Seeds ending in 3 cannot be planned,
+seeds ending in 7 never succeed, all others succeed after a number of ticks that depends on the seed.
 """
 
 from __future__ import annotations
