@@ -1,13 +1,13 @@
 """Checkpoints: safetensors for tensors, JSON for the rest; written beside, flushed, renamed; never unpickled.
 
-    RUN/checkpoints/
-      latest                     name of the newest complete checkpoint
-      step-00000200/
-        model.safetensors        trainable parameters and buffers
-        average.safetensors      their exponential moving average, where one is kept
-        optimizer.safetensors    AdamW moments, by parameter name
-        random.safetensors       states of the random number generators
-        state.json               step, reader position, sizes; written last
+RUN/checkpoints/
+  latest                     name of the newest complete checkpoint
+  step-00000200/
+    model.safetensors        trainable parameters and buffers
+    average.safetensors      their exponential moving average, where one is kept
+    optimizer.safetensors    AdamW moments, by parameter name
+    random.safetensors       states of the random number generators
+    state.json               step, reader position, sizes; written last
 """
 
 from __future__ import annotations

@@ -99,7 +99,9 @@ class DiTBlock(nn.Module):
     D noise draws of one sample share its intent: tokens come as (B, D, S, w), keys and values of the intent as for B.
     """
 
-    def __init__(self, width: int, heads: int, hidden: int, *, cross: bool = True, dropout: float = 0.0) -> None:
+    def __init__(
+        self, width: int, heads: int, hidden: int, *, cross: bool = True, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.modulation = nn.Linear(width, 6 * width)
@@ -110,7 +112,9 @@ class DiTBlock(nn.Module):
         self.cross = Attention(width, heads) if cross else None
         self.feed = FeedForward(width, hidden, dropout)
 
-    def forward(self, tokens: torch.Tensor, condition: torch.Tensor, intent: KeysValues | None) -> torch.Tensor:
+    def forward(
+        self, tokens: torch.Tensor, condition: torch.Tensor, intent: KeysValues | None
+    ) -> torch.Tensor:
         """One layer.
 
         Args:
@@ -118,7 +122,9 @@ class DiTBlock(nn.Module):
             condition: (B, D, w), the embedded time.
             intent: keys and values of this layer's cross-attention, (B, heads, N, w / heads) each.
         """
-        shift, scale, gate, feed_shift, feed_scale, feed_gate = self.modulation(condition)[:, :, None].chunk(6, -1)
+        shift, scale, gate, feed_shift, feed_scale, feed_gate = self.modulation(condition)[:, :, None].chunk(
+            6, -1
+        )
         inner = (self.norm(tokens) * (1 + scale) + shift).flatten(0, 1)
         attended = self.attention(inner, self.attention.keys_values(inner)).view_as(tokens)
         tokens = tokens + (1 + gate) * attended

@@ -36,17 +36,25 @@ class PolicyConfig(FrozenModel):
     cross_every: int = Field(default=1, ge=1, description="every n-th block looks at the intent")
     queries: int = Field(default=8, ge=1, description="bridge tokens, and as many future tokens")
     bridge_layers: int = Field(default=2, ge=1)
-    steps_per_token: int = Field(default=1, ge=1, description="action steps in one token; divides the horizon")
+    steps_per_token: int = Field(
+        default=1, ge=1, description="action steps in one token; divides the horizon"
+    )
     prediction: Literal["velocity", "action"] = Field(
         default="velocity", description="what the network puts out; the other follows from it"
     )
-    draws: int = Field(default=4, ge=1, description="noise draws per sample and step; they share the bridge's work")
-    beta: tuple[float, float] = Field(default=(1.5, 1.0), description="Beta distribution behind the flow time")
+    draws: int = Field(
+        default=4, ge=1, description="noise draws per sample and step; they share the bridge's work"
+    )
+    beta: tuple[float, float] = Field(
+        default=(1.5, 1.0), description="Beta distribution behind the flow time"
+    )
     time_scale: float = Field(default=0.999, gt=0, lt=1, description="s, the largest flow time trained")
     future_weight: float = Field(default=0.2, ge=0, description="of the future loss; 0 leaves the tokens out")
     sampling_steps: int = Field(default=6, ge=1, description="Euler steps at inference")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="in the DiT's feed-forward layers")
-    intent_dropout: float = Field(default=0.0, ge=0, lt=1, description="share of intent tokens hidden in training")
+    intent_dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="share of intent tokens hidden in training"
+    )
     state_dropout: float = Field(default=0.0, ge=0, lt=1, description="share of states hidden in training")
 
     @model_validator(mode="after")
@@ -89,7 +97,9 @@ class FlowPolicy(nn.Module):
     def __init__(self, config: PolicyConfig, shape: PolicyShape) -> None:
         super().__init__()
         if shape.horizon % config.steps_per_token:
-            raise ValueError(f"steps_per_token ({config.steps_per_token}) must divide horizon ({shape.horizon})")
+            raise ValueError(
+                f"steps_per_token ({config.steps_per_token}) must divide horizon ({shape.horizon})"
+            )
         self.config, self.shape = config, shape
         width, folded = config.width, config.steps_per_token * shape.axes
         self.action_tokens = shape.horizon // config.steps_per_token

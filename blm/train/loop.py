@@ -49,12 +49,16 @@ class LoopConfig(FrozenModel):
     betas: tuple[float, float] = (0.9, 0.95)
     clip_norm: float = Field(default=1.0, gt=0, description="largest gradient norm")
     accumulate: int = Field(default=1, ge=1, description="batches per optimiser step")
-    average_decay: float | None = Field(default=None, ge=0, lt=1, description="of the moving average of weights")
+    average_decay: float | None = Field(
+        default=None, ge=0, lt=1, description="of the moving average of weights"
+    )
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32", description="of the forward pass; parameters stay float32"
     )
     log_every: int = Field(default=10, ge=1, description="steps between rows of losses.jsonl")
-    checkpoint_every: int = Field(default=1000, ge=0, description="steps between checkpoints; 0 = only at the end")
+    checkpoint_every: int = Field(
+        default=1000, ge=0, description="steps between checkpoints; 0 = only at the end"
+    )
     keep_checkpoints: int = Field(default=2, ge=1)
     seed: int = Field(default=0, ge=0)
 

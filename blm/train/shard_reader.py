@@ -175,7 +175,9 @@ class ShardBuild:
         try:
             return simplejpeg.decode_jpeg(jpeg, colorspace="RGB")
         except ValueError as error:
-            raise DatasetError(f"{where} is not a readable JPEG: {error}", "Build the splits again.") from error
+            raise DatasetError(
+                f"{where} is not a readable JPEG: {error}", "Build the splits again."
+            ) from error
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,17 @@
 """Stage II: train the policy on top of a frozen backbone.
 
-    splits ──▶ windows ──┬─ states, action chunks ──transforms──▶ ┐
-                         └─ frames ──backbone (cached)──▶ H_k ──▶ ┴ policy ──▶ RUN/
+splits ──▶ windows ──┬─ states, action chunks ──transforms──▶ ┐
+                     └─ frames ──backbone (cached)──▶ H_k ──▶ ┴ policy ──▶ RUN/
 
-    RUN/
-      config.json          the whole configuration
-      policy.json          shape of the network, cameras, image size, robot × task pairs, backbone and its fingerprint
-      policy.safetensors   weights
-      average.safetensors  their moving average: what inference uses
-      transforms.json      state and action transforms
-      losses.jsonl         one row per logged step
-      checkpoints/         for --resume
-      summary.json         written last
+RUN/
+  config.json          the whole configuration
+  policy.json          shape of the network, cameras, image size, robot × task pairs, backbone and its fingerprint
+  policy.safetensors   weights
+  average.safetensors  their moving average: what inference uses
+  transforms.json      state and action transforms
+  losses.jsonl         one row per logged step
+  checkpoints/         for --resume
+  summary.json         written last
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ __all__ = ["Policy", "Stage2Config", "load_policy", "train_stage2", "trained_pai
 
 CONFIG_FILE = "config.json"
 
-MAY_CHANGE = frozenset({"output", "device", "workers", "resume", "log_every", "checkpoint_every", "keep_checkpoints"})
+MAY_CHANGE = frozenset(
+    {"output", "device", "workers", "resume", "log_every", "checkpoint_every", "keep_checkpoints"}
+)
 """Settings that a resumed run may have otherwise than the run it continues."""
 
 
@@ -62,7 +64,9 @@ class Stage2Config(LoopConfig):
     output: Path = Field(description="folder of the run")
     recipe: str = Field(default="tiny", description="the recipe this came from; for the record")
     backbone: str = Field(default="tiny", description="tiny, a folder in Hugging Face form, or a hub id")
-    tap: int | None = Field(default=None, ge=1, description="block whose output is H_k; default: half the depth")
+    tap: int | None = Field(
+        default=None, ge=1, description="block whose output is H_k; default: half the depth"
+    )
     policy: PolicyConfig = PolicyConfig()
     horizon: int = Field(default=16, ge=1, description="steps in an action chunk")
     frame_stride: int = Field(default=1, ge=1, description="every n-th frame starts a window")
@@ -70,7 +74,9 @@ class Stage2Config(LoopConfig):
     relative_actions: bool = Field(default=True, description="arm actions as differences from the state")
     clip: float = Field(default=1.5, gt=0, description="limit of normalised values; 1 is the 1–99 % range")
     batch_size: int = Field(default=64, ge=1)
-    intent_cache: bool = Field(default=True, description="run the frozen backbone once per frame, not per step")
+    intent_cache: bool = Field(
+        default=True, description="run the frozen backbone once per frame, not per step"
+    )
     cache_folder: Path | None = Field(default=None, description="default: next to the shards")
     validation_windows: int = Field(default=512, ge=0, description="at most this many are sampled at the end")
     workers: int = Field(default=0, ge=0, description="threads that prepare batches ahead")
@@ -202,9 +208,7 @@ def _intent_source(
     return CachedIntent(cache)
 
 
-def _card(
-    config: Stage2Config, windows: Windows, cameras: tuple[str, ...], backbone: Backbone
-) -> PolicyCard:
+def _card(config: Stage2Config, windows: Windows, cameras: tuple[str, ...], backbone: Backbone) -> PolicyCard:
     metas = [segment.meta for segment in windows.segments]
     sizes = {meta.image_size for meta in metas}
     if len(sizes) != 1:

@@ -145,7 +145,9 @@ class Transforms(FrozenModel):
         return tables
 
 
-def fit_transforms(windows: Windows, *, relative: bool = True, clip: float = 1.5, seed: int = 0) -> Transforms:
+def fit_transforms(
+    windows: Windows, *, relative: bool = True, clip: float = 1.5, seed: int = 0
+) -> Transforms:
     """Transforms for a training split: q01..q99 of states and actions map to −1..1.
 
     Absolute ranges come from the build's manifest. Relative ones depend on the horizon, which the manifest cannot
