@@ -64,6 +64,21 @@ def test_every_member_is_where_the_index_says(tmp_path_factory, members, target)
     assert unpacked == {f"{key}.{suffix}": body for (key, suffix), body in found.items()}
 
 
+def test_a_reader_that_knows_only_tar_groups_members_into_samples(tmp_path):
+    """webdataset's rule: the key is all before the first dot, and a sample's members lie together."""
+    samples = [sample(i) for i in range(5)]
+    write(tmp_path, samples)
+    seen: list[str] = []
+    for name in tar_bytes(tmp_path):
+        with tarfile.open(tmp_path / name) as tar:
+            for info in tar:
+                key, suffix = info.name.split(".", 1)
+                assert (info.mtime, info.uid, info.gid, info.uname, info.isfile()) == (0, 0, 0, "", True)
+                assert suffix in ("json", "state.npy")
+                seen += [key] if key not in seen[-1:] else []
+    assert seen == [one.key for one in samples]
+
+
 def test_shards_stay_below_the_target_and_rows_describe_them(tmp_path):
     writer = write(tmp_path, [sample(i) for i in range(20)], target_bytes=20480)
     write_shard_tables(tmp_path, writer.finished)
@@ -156,6 +171,7 @@ def test_repeated_key_and_long_name_are_refused_by_name(tmp_path):
             writer.write(Sample("k" * 99, {"json": b""}))
 
 
+@pytest.mark.slow
 def test_plain_webdataset_and_datasets_read_the_shards(tmp_path):
     import datasets
     from webdataset import WebDataset  # pyright: ignore[reportAttributeAccessIssue]

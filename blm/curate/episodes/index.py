@@ -7,54 +7,43 @@ there the embodiment comes from the axis names, the task from the wording of the
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
 from blm.curate.episodes.config import DatasetSource
 from blm.curate.episodes.facts import episode_facts
 from blm.curate.episodes.frames import Columns, Frames, FramesError, concatenate, read_frames
-from blm.curate.shards import file_sha256, safe_key
+from blm.curate.episodes.lerobot_files import (
+    CameraStream,
+    camera_streams,
+    feature_names,
+    file_of_episode,
+    fingerprint,
+    read_episode_metadata,
+    read_info,
+    read_subtasks,
+)
+from blm.curate.shards import safe_key
 from blm.schemas.embodiment import Embodiment, embodiment_names, load_embodiment
 from blm.schemas.episode import (
     ACTION,
     EPISODE_METADATA_PREFIX,
-    IMAGE_PREFIX,
     STATE,
     SUBTASK_INDEX,
-    SUBTASKS_FILE,
     SUCCESS,
 )
 from blm.schemas.errors import ConfigError, DatasetError
 from blm.schemas.task import load_task, task_names
 
-SUPPORTED_VERSION = "v3."
 _ROWS_AT_ONCE = 500_000
 
-_KNOWN_FACTS = {
-    "embodiment": "string",
-    "task": "string",
-    "seed": "int64",
-    "operator": "string",
-    "success": "bool",
-}
-
-
-@dataclass(frozen=True)
-class CameraStream:
-    """A recorded camera: its name in the build, its LeRobot feature, its size in pixels."""
-
-    name: str
-    feature: str
-    width: int
-    height: int
+_RECORDED_FACTS = ("embodiment", "task", "seed", "operator", "success")
+"""Those of `EpisodeMetadata` that the index takes over where a dataset has them."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +77,8 @@ def index_dataset(
         UnknownNameError: the source names an embodiment that does not exist.
     """
     root = source.path
-    info = _read_info(root)
-    meta = _read_episode_metadata(root)
+    info = read_info(root)
+    meta = read_episode_metadata(root)
     embodiment = _embodiment(source, info, meta)
     columns = Columns(
         state=_axis_columns(root, info, STATE, embodiment),
@@ -97,7 +86,7 @@ def index_dataset(
         subtask=SUBTASK_INDEX in info["features"],
         success=SUCCESS in info["features"],
     )
-    streams = _cameras(root, info, cameras)
+    streams = camera_streams(root, info, cameras)
     rate_hz = float(info["fps"])
     rows = [_episode_row(row, root, info, streams, source, embodiment) for row in meta.to_pylist()]
     facts = _all_facts(rows, columns, embodiment, rate_hz, idle_speed)
@@ -109,26 +98,9 @@ def index_dataset(
         rate_hz=rate_hz,
         cameras=streams,
         columns=columns,
-        subtasks=_subtasks(root),
+        subtasks=read_subtasks(root),
         episodes=_episode_table(name, rows, facts, rate_hz, streams),
     )
-
-
-def fingerprint(root: Path) -> str:
-    """SHA-256 over the names and contents of the dataset's files, wherever it lies on disk."""
-    digest = hashlib.sha256()
-    patterns = (
-        "meta/info.json",
-        "meta/tasks.parquet",
-        SUBTASKS_FILE,
-        "meta/episodes/**/*",
-        "data/**/*",
-        "videos/**/*",
-    )
-    files = sorted(path for pattern in patterns for path in root.glob(pattern) if path.is_file())
-    for path in files:
-        digest.update(f"{path.relative_to(root).as_posix()} {file_sha256(path)}\n".encode())
-    return digest.hexdigest()
 
 
 def dataset_names(sources: Sequence[DatasetSource]) -> list[str]:
@@ -158,49 +130,6 @@ def _name_of_depth(source: DatasetSource, depth: int) -> str:
     return safe_key(source.name or "-".join(parts[-depth:]))
 
 
-def _read_info(root: Path) -> dict[str, Any]:
-    path = root / "meta/info.json"
-    if not path.is_file():
-        raise DatasetError(f"{path} does not exist.", "Give the root folder of a LeRobot v3 dataset.")
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-        version, rate, features = info["codebase_version"], info["fps"], info["features"]
-        for feature in (STATE, ACTION):
-            features[feature]["shape"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(
-            f"{path} is not readable or lacks {error}.", "Restore the file, or record again."
-        ) from error
-    if not str(version).startswith(SUPPORTED_VERSION):
-        raise DatasetError(
-            f"{path}: LeRobot dataset version {version}; blm reads {SUPPORTED_VERSION}x.",
-            "Convert it with: python -m lerobot.scripts.convert_dataset_v21_to_v30",
-        )
-    if not isinstance(rate, int | float) or rate <= 0:
-        raise DatasetError(f"{path}: fps is {rate!r}, which is not a rate in hertz.", "Mend the file.")
-    return info
-
-
-def _read_episode_metadata(root: Path) -> pa.Table:
-    """One row per episode with the columns we use, in episode order."""
-    files = sorted(str(path) for path in root.glob("meta/episodes/*/*.parquet"))
-    if not files:
-        raise DatasetError(
-            f"{root / 'meta/episodes'} holds no Parquet file.",
-            "The recording was probably cut off before it was finished; recover or record it again.",
-        )
-    try:
-        with duckdb.connect(config={"threads": 1}) as connection:
-            relation = connection.read_parquet(files, union_by_name=True, hive_partitioning=False)
-            wanted = [name for name in relation.columns if not name.startswith("stats/")]
-            quoted = ", ".join(f'"{name}"' for name in wanted)
-            return relation.select(quoted).order("episode_index").to_arrow_table()
-    except duckdb.Error as error:
-        raise DatasetError(
-            f"{root / 'meta/episodes'} is not readable: {error}", "Restore it from a copy, or record again."
-        ) from error
-
-
 def _embodiment(source: DatasetSource, info: dict[str, Any], meta: pa.Table) -> Embodiment:
     if source.embodiment is not None:
         return load_embodiment(source.embodiment)
@@ -217,7 +146,7 @@ def _embodiment(source: DatasetSource, info: dict[str, Any], meta: pa.Table) -> 
 
 
 def _embodiment_from_axes(root: Path, info: dict[str, Any]) -> Embodiment:
-    axes = {_axis(name) for name in _feature_names(info, ACTION)}
+    axes = {_axis(name) for name in feature_names(info, ACTION)}
     fitting = [one for one in map(load_embodiment, embodiment_names()) if set(one.axis_names) == axes]
     robot_type = info.get("robot_type")
     named = [one for one in fitting if robot_type in (one.name, one.driver)]
@@ -230,21 +159,13 @@ def _embodiment_from_axes(root: Path, info: dict[str, Any]) -> Embodiment:
     )
 
 
-def _feature_names(info: dict[str, Any], feature: str) -> list[str]:
-    """Names of a vector's values: LeRobot keeps a list, or a mapping with one list in it."""
-    names = info["features"][feature].get("names") or []
-    if isinstance(names, dict):
-        names = next(iter(names.values()), [])
-    return [str(name) for name in names]
-
-
 def _axis(name: str) -> str:
     return name if name.endswith(".pos") else f"{name}.pos"
 
 
 def _axis_columns(root: Path, info: dict[str, Any], feature: str, embodiment: Embodiment) -> tuple[int, ...]:
     """Which column of a vector is which axis of the embodiment."""
-    names = [_axis(name) for name in _feature_names(info, feature)]
+    names = [_axis(name) for name in feature_names(info, feature)]
     if missing := [axis for axis in embodiment.axis_names if axis not in names]:
         raise DatasetError(
             f"{root}: '{feature}' has no axis {', '.join(missing)} of embodiment '{embodiment.name}'; "
@@ -252,30 +173,6 @@ def _axis_columns(root: Path, info: dict[str, Any], feature: str, embodiment: Em
             "Name the right `embodiment` for this dataset in splits.yaml.",
         )
     return tuple(names.index(axis) for axis in embodiment.axis_names)
-
-
-def _cameras(root: Path, info: dict[str, Any], wanted: Sequence[str] | None) -> tuple[CameraStream, ...]:
-    found: dict[str, CameraStream] = {}
-    for key, feature in info["features"].items():
-        if not key.startswith(IMAGE_PREFIX):
-            continue
-        name = re.sub(r"[^a-z0-9_]+", "_", key.removeprefix(IMAGE_PREFIX).lower())
-        if feature["dtype"] != "video":
-            raise DatasetError(
-                f"{root}: camera '{name}' is stored as single images.", "Convert the dataset to video first."
-            )
-        if name in found or name in ("state", "action", "subtask"):
-            raise DatasetError(f"{root}: camera name '{name}' is taken.", "Rename the camera in the dataset.")
-        height, width = feature["shape"][:2]
-        if feature.get("names") and feature["names"][0] == "channels":
-            height, width = feature["shape"][1:]
-        found[name] = CameraStream(name, key, width, height)
-    if absent := [name for name in wanted or () if name not in found]:
-        raise DatasetError(
-            f"{root}: camera '{absent[0]}' not found; this dataset has: {', '.join(found) or 'none'}.",
-            "Choose among these with `cameras`.",
-        )
-    return tuple(found[name] for name in wanted or sorted(found))
 
 
 def _episode_row(
@@ -286,7 +183,7 @@ def _episode_row(
     source: DatasetSource,
     embodiment: Embodiment,
 ) -> dict[str, Any]:
-    recorded = {name: row.get(EPISODE_METADATA_PREFIX + name) for name in _KNOWN_FACTS}
+    recorded = {name: row.get(EPISODE_METADATA_PREFIX + name) for name in _RECORDED_FACTS}
     instruction = (row.get("tasks") or [""])[0]
     rate_hz = info["fps"]
     result: dict[str, Any] = {
@@ -298,7 +195,7 @@ def _episode_row(
         "seed": -1 if recorded["seed"] is None else recorded["seed"],
         "operator": recorded["operator"] or "unknown",
         "length": row["length"],
-        "data_file": _inside(root, info["data_path"], row, "data"),
+        "data_file": file_of_episode(root, info["data_path"], row, "data"),
     }
     missing, counts = [], [row["length"]]
     for stream in streams:
@@ -307,7 +204,7 @@ def _episode_row(
         if from_s is None or to_s is None:
             missing.append(stream.name)
             continue
-        file = _inside(root, info["video_path"], row, prefix, video_key=stream.feature)
+        file = file_of_episode(root, info["video_path"], row, prefix, video_key=stream.feature)
         counts.append(round((to_s - from_s) * rate_hz))
         if not Path(file).is_file():
             missing.append(stream.name)
@@ -315,21 +212,6 @@ def _episode_row(
     result["missing_videos"] = missing
     result["video_frames"] = max(counts, key=lambda count: abs(count - row["length"]))
     return result
-
-
-def _inside(root: Path, template: str, row: dict[str, Any], prefix: str, **more: str) -> str:
-    """Fill a path template of `info.json`, refusing one that leads out of the dataset."""
-    try:
-        numbers = {name: int(row[f"{prefix}/{name}"]) for name in ("chunk_index", "file_index")}
-        path = root / template.format(**numbers, **more)
-    except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
-        raise DatasetError(
-            f"{root}: episode {row.get('episode_index')} does not say in which file it lies ({error}).",
-            "Restore meta/episodes and meta/info.json, or record again.",
-        ) from error
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise DatasetError(f"{root}: meta/info.json points outside the dataset, to {path}.", "Mend the file.")
-    return str(path)
 
 
 def task_of_instruction(instruction: str, embodiment: str) -> str:
@@ -407,18 +289,3 @@ def _episode_table(
             success = "yes" if fact["ended_well"] else "no"
         complete.append({**absent, **fact, **row, "dataset": name, "rate_hz": rate_hz, "success": success})
     return pa.Table.from_pylist(complete, schema=pa.schema(fields))
-
-
-def _subtasks(root: Path) -> tuple[str, ...]:
-    """The dataset's table of primitives in index order; one empty name where there is none."""
-    import pyarrow.parquet as pq
-
-    path = root / SUBTASKS_FILE
-    if not path.is_file():
-        return ("",)
-    try:
-        rows = pq.read_table(path, columns=["subtask_index", "subtask"]).to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise DatasetError(f"{path} is not readable: {error}", "Restore it from a copy.") from error
-    names = {row["subtask_index"]: row["subtask"] for row in rows}
-    return tuple(names.get(index, "") for index in range(max(names, default=0) + 1))

@@ -16,7 +16,7 @@ import numpy as np
 import simplejpeg
 from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
-from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 
 class VideoError(Exception):
@@ -80,17 +80,30 @@ def _decoded(path: Path, from_s: float) -> Iterator[VideoFrame]:
 
 
 def _jpeg(frame: VideoFrame, reformatter: VideoReformatter, size: tuple[int, int], quality: int) -> bytes:
+    if frame.colorspace == Colorspace.ITU709:
+        return _jpeg_through_rgb(frame, reformatter, size, quality)
     width, height = size
     planar = reformatter.reformat(
         frame,
         width=width,
         height=height,
-        format="yuv420p",
+        format="yuvj420p",  # with plain yuv420p, FFmpeg leaves the range alone where the size stays the same
         dst_color_range=ColorRange.JPEG,
         interpolation=Interpolation.AREA,
     )
     luma, blue, red = (_plane(plane) for plane in planar.planes)
     return simplejpeg.encode_jpeg_yuv_planes(luma, blue, red, quality=quality)
+
+
+def _jpeg_through_rgb(
+    frame: VideoFrame, reformatter: VideoReformatter, size: tuple[int, int], quality: int
+) -> bytes:
+    """For video in BT.709 colours; JPEG knows those of BT.601 only."""
+    width, height = size
+    image = reformatter.reformat(
+        frame, width=width, height=height, format="rgb24", interpolation=Interpolation.AREA
+    ).to_ndarray()
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=quality, colorsubsampling="420")
 
 
 def _plane(plane: VideoPlane) -> np.ndarray:
