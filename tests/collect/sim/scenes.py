@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
 
 from blm.collect.sim.environment import SimulatedEnvironment
+from blm.collect.sim.models import model_path
 from blm.schemas.embodiment import embodiment_names, load_embodiment
 from blm.schemas.task import load_task, task_names
 

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import mujoco
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from blm.collect.sim.environment import SimulatedEnvironment
+from blm.collect.sim.models import model_path
 from blm.collect.sim.scene import build_scene, camera_quaternion, substeps_per_tick
 from blm.schemas.embodiment import Embodiment, load_embodiment
 from blm.schemas.episode import environment_state_names
@@ -216,7 +218,10 @@ def test_actions_of_the_wrong_kind_are_refused(values: np.ndarray, message: str)
         env.step(values)
 
 
-def test_physics_that_come_apart_are_reported_not_recorded() -> None:
+def test_physics_that_come_apart_are_reported_not_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     env = environment(EMBODIMENTS[0], "push-cube")
     env.reset(0)
     put(env, "cube", (0.0, 0.0, 0.5), (0.0, 0.0, 50.0))
@@ -228,6 +233,7 @@ def test_physics_that_come_apart_are_reported_not_recorded() -> None:
         env.step(env.embodiment.column("home"))
     env.reset(0)
     env.step(env.embodiment.column("home"))
+    assert list(tmp_path.iterdir()) == []  # MuJoCo would leave a log file behind
 
 
 def test_describe_is_plain_json_in_the_base_frame() -> None:
@@ -296,6 +302,14 @@ def test_a_model_without_the_named_joint_is_reported() -> None:
     content["axes"][0]["joint"] = "waist"
     with pytest.raises(SimulationError, match="no joint named 'waist'"):
         build_scene(Embodiment.model_validate(content), load_task("push-cube", "so100"))
+
+
+def test_a_model_file_of_ones_own_is_read_and_a_missing_one_reported() -> None:
+    embodiment, task = load_embodiment("so100"), load_task("push-cube", "so100")
+    own = embodiment.model_copy(update={"model": str(model_path("so100"))})
+    assert build_scene(own, task).model.nq == build_scene(embodiment, task).model.nq
+    with pytest.raises(ConfigError, match=r"nowhere\.xml does not exist"):
+        build_scene(embodiment.model_copy(update={"model": "nowhere.xml"}), task)
 
 
 @pytest.mark.parametrize(("rate", "steps"), [(20.0, 25), (30.0, 17), (50.0, 10), (1000.0, 1)])
