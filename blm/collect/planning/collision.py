@@ -32,6 +32,7 @@ class CollisionChecker:
         self._model = copy.copy(model)
         self._objects = {self._model.body(body).id: name for name, body in (objects or {}).items()}
         self._data = mujoco.MjData(self._model)
+        self._scene_qpos = self._data.qpos.copy()
         self._joints = JointMap.of(self._model, embodiment)
         self._of_object = np.isin(self._model.geom_bodyid, list(self._objects))
         self._model.geom_margin[self._of_object] = CLEARANCE_M
@@ -45,16 +46,22 @@ class CollisionChecker:
 
     def update(self, data: mujoco.MjData, reference: np.ndarray) -> None:
         """Take over the scene from live data; contacts at `reference` (A,) between robot and world are allowed."""
-        self._data.qpos[:] = data.qpos
+        self._scene_qpos[:] = data.qpos
         self._data.mocap_pos[:], self._data.mocap_quat[:] = data.mocap_pos, data.mocap_quat
-        self._held, self._ignored = None, frozenset()
+        self.restart()
+        self._ignored = frozenset()
         self._place(reference)
         self._ignored = frozenset(
             pair for pair in self._touching_bodies() if self._inside_robot_or_world(pair)
         )
 
+    def restart(self) -> None:
+        """Put all objects back to where `update` found them."""
+        self._held = None
+        self._data.qpos[:] = self._scene_qpos
+
     def hold(self, name: str | None, grasp: Pose | None = None) -> None:
-        """Let an object move with the tool at pose `grasp` in the tool frame; None lets go of it."""
+        """Let an object move with the tool at pose `grasp` in the tool frame; None leaves it where it is then."""
         if name is None or grasp is None:
             self._held = None
             return

@@ -81,15 +81,17 @@ class MotionPlanner:
         Raises:
             InfeasibleError: no target of some primitive can be reached, or not without a collision.
         """
-        motions, legs, here = [], [], start
+        self._checker.restart()
+        groups: list[list[_Leg]] = [[]]
+        here = start
         for index, primitive in enumerate(decomposition):
-            leg = self._leg(primitive, here, variation if not motions and not legs else None)
-            legs.append(leg)
+            leg = self._leg(primitive, here, variation if index == 0 else None)
+            groups[-1].append(leg)
             here = leg.points[-1]
-            if not primitive.through or index == len(decomposition) - 1:
-                motions.append(self._motion(legs, variation))
-                legs = []
-        return motions
+            if not primitive.through and index < len(decomposition) - 1:
+                groups.append([])
+        self._checker.restart()
+        return [self._motion(legs, variation) for legs in groups]
 
     def _leg(self, primitive: Primitive, here: np.ndarray, variation: Variation | None) -> _Leg:
         """The first feasible way to carry out a primitive from configuration `here` (A,)."""
