@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -166,6 +167,14 @@ def _start_worker() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
+def _close_workcell() -> None:
+    """Native libraries complain on standard error about objects that outlive the interpreter."""
+    global _workcell
+    if _workcell is not None:
+        _workcell.close()
+        _workcell = None
+
+
 def _end_with_parent() -> None:
     """Without this, workers of a killed session would wait for work forever."""
     parent = multiprocessing.parent_process()
@@ -178,4 +187,5 @@ def _attempt_in_worker(config: CollectConfig, open_workcell: OpenWorkcell, index
     global _workcell
     if _workcell is None:
         _workcell = _Workcell(config, open_workcell)
+        atexit.register(_close_workcell)
     return _workcell.attempt(index)
