@@ -39,7 +39,21 @@ class Clip:
         return range(self.start, self.stop, self.stride)
 
 
-def encode_clip(clip: Clip, size: tuple[int, int], quality: int) -> list[bytes]:
+@dataclass(frozen=True)
+class Stills:
+    """Single frames, in ascending order, of the episode that begins at `from_s` seconds of a file."""
+
+    path: Path
+    from_s: float
+    rate_hz: float
+    frames: tuple[int, ...]
+
+    @property
+    def start(self) -> int:
+        return self.frames[0]
+
+
+def encode_clip(clip: Clip | Stills, size: tuple[int, int], quality: int) -> list[bytes]:
     """JPEG images of a clip's frames, decoded once and in order; `size` is (width, height) in pixels.
 
     Raises:
@@ -49,7 +63,7 @@ def encode_clip(clip: Clip, size: tuple[int, int], quality: int) -> list[bytes]:
     return [_jpeg(frame, reformatter, size, quality) for frame in _wanted_frames(clip)]
 
 
-def _wanted_frames(clip: Clip) -> Iterator[VideoFrame]:
+def _wanted_frames(clip: Clip | Stills) -> Iterator[VideoFrame]:
     wanted = iter(clip.frames)
     index = next(wanted)
     for frame in _decoded(clip.path, clip.from_s + clip.start / clip.rate_hz):

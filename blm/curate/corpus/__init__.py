@@ -1,0 +1,1 @@
+"""Stage I curation: read conversations from sources, check and clean them, split them, pack them into shards."""

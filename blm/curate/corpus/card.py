@@ -1,0 +1,82 @@
+"""The `README.md` of a corpus: a data card in the form that dataset hubs and `datasets.load_dataset` read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import yaml
+
+from blm.curate.corpus.stages import StageReport
+from blm.schemas.manifest import Manifest
+from blm.schemas.shard import ShardRow
+
+CARD_FILE = "README.md"
+
+
+def corpus_card(
+    manifest: Manifest,
+    shards: Sequence[ShardRow],
+    reports: Iterable[StageReport],
+    licences: Mapping[str, str],
+) -> str:
+    """The card as Markdown; the same build gives the same card."""
+    splits = [split for split, count in manifest.splits.items() if count]
+    counts = manifest.counts
+    front = {"license": sorted(set(licences.values())), "configs": _configs(shards)}
+    parts = [
+        f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
+        "# Stage I corpus",
+        f"{counts.kept:,} training conversations ({counts.inputs:,} read, {sum(counts.dropped.values()):,} dropped), "
+        f"built by blm {manifest.software}. Fingerprint `{manifest.fingerprint[:16]}`.",
+        "## What is in it",
+        _table(["source / task family", *splits], _groups(shards, splits)),
+        "## Sources",
+        _table(
+            ["source", "kind", "licence", "sha256"],
+            [[one.name, one.kind, licences[one.name], f"`{one.sha256[:16]}`"] for one in manifest.inputs],
+        ),
+        "## What was dropped",
+        _table(["stage", "in", "kept", "dropped", "why"], [_stage_row(report) for report in reports]),
+        "Each input that was left out is named in `dropped.parquet`, with the field at fault.",
+        "## Form",
+        "WebDataset shards: `<id>.json` is the record (also a row of `records.parquet`), `<id>.<i>.<ext>` its media. "
+        "`index.parquet` has the place of each member, `manifest.parquet` a row per shard. Points in answers are "
+        "thousandths of the image's width and height, from the upper left corner. Questions about recorded episodes "
+        "are answered from the recorded state; an object whose centre is in the image may still be hidden.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _configs(shards: Sequence[ShardRow]) -> list[dict[str, object]]:
+    """One configuration per kinds of media, each with a file pattern per split."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for row in shards:
+        signature = row.name.removeprefix(f"{row.split}-").rsplit("-", 1)[0]
+        files = {"split": row.split, "path": f"{row.split}-{signature}-[0-9]*.tar"}
+        listed = found.setdefault(signature, [])
+        if files not in listed:
+            listed.append(files)
+    return [{"config_name": name, "data_files": files} for name, files in sorted(found.items())]
+
+
+def _groups(shards: Sequence[ShardRow], splits: list[str]) -> list[list[str]]:
+    counts: Counter[tuple[str, str]] = Counter()
+    for row in shards:
+        for group, number in row.counts.items():
+            counts[group, row.split] += number
+    groups = sorted({group for group, _ in counts})
+    rows = [[group, *(f"{counts[group, split]:,}" for split in splits)] for group in groups]
+    totals = [f"{sum(counts[group, split] for group in groups):,}" for split in splits]
+    return [*rows, ["**all**", *totals]]
+
+
+def _stage_row(report: StageReport) -> list[str]:
+    why = ", ".join(f"{reason} {count:,}" for reason, count in sorted(report.dropped.items()))
+    numbers = (report.inputs, report.kept, report.dropped.total())
+    return [report.name, *(f"{number:,}" for number in numbers), why or "–"]
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,117 @@
+"""What a Stage I build is told: sources, questions, limits, splits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from blm.curate.episodes.config import Fractions
+from blm.curate.shards import DEFAULT_SHARD_BYTES
+from blm.schemas.corpus import Space, TaskFamily
+from blm.schemas.yaml_model import FrozenModel, read_yaml, validate
+
+
+class Source(FrozenModel):
+    """Where conversations come from. In `corpus.yaml` and on the command line it may be given as 'KIND:PATH'."""
+
+    kind: str = Field(description="lerobot, llava, or one of an installed package")
+    path: Path
+    name: str | None = Field(default=None, description="name in the build; default: the file's or folder's")
+    licence: str | None = Field(default=None, description="default: the build's `licence`")
+    questions_per_episode: int | None = Field(default=None, ge=1, description="default: the build's")
+    camera: str | None = Field(
+        default=None, description="lerobot: default: the first camera that stands still"
+    )
+    media_root: Path | None = Field(
+        default=None, description="llava: folder that image paths start from; default: the file's folder"
+    )
+    space: Space = Field(default="digital", description="llava: what its conversations are about")
+    task_family: TaskFamily = Field(default="general", description="llava: what they train")
+    options: dict[str, Any] = Field(default={}, description="settings of a kind from another package")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        kind, separator, path = value.partition(":")
+        if not (kind and separator and path):
+            raise ValueError("a source is KIND:PATH, for example lerobot:datasets/pushes")
+        return {"kind": kind, "path": path}
+
+
+class Limits(FrozenModel):
+    """What is too small or too large to train on."""
+
+    min_side: int = Field(default=16, ge=1, description="pixels")
+    max_side: int = Field(default=8192, ge=1, description="pixels")
+    max_media_bytes: int = Field(default=32 * 1024 * 1024, ge=1, description="per image")
+    max_media: int = Field(default=16, ge=0, description="images per conversation")
+    max_characters: int = Field(default=100_000, ge=1, description="of text per conversation")
+
+
+class SourceConfig(FrozenModel):
+    """What a source function is given besides its path: one `Source` with the build's defaults filled in."""
+
+    name: str
+    licence: str
+    seed: int = 0
+    questions_per_episode: int = 12
+    choice_share: float = 0.5
+    camera: str | None = None
+    jpeg_quality: int = 92
+    media_root: Path | None = None
+    space: Space = "digital"
+    task_family: TaskFamily = "general"
+    limits: Limits = Limits()
+    options: dict[str, Any] = {}
+
+
+class CorpusConfig(FrozenModel):
+    """A Stage I build."""
+
+    sources: tuple[Source, ...] = Field(min_length=1)
+    output: Path
+    seed: int = 0
+    questions_per_episode: int = Field(default=12, ge=1, description="asked about each recorded episode")
+    choice_share: float = Field(
+        default=0.5, ge=0, le=1, description="of generated questions that offer lettered options"
+    )
+    fractions: Fractions = Fractions()
+    licence: str = Field(default="unknown", description="of sources that do not name theirs")
+    jpeg_quality: int = Field(default=92, ge=1, le=100, description="of images taken from recorded video")
+    limits: Limits = Limits()
+    shard_bytes: int = Field(default=DEFAULT_SHARD_BYTES, ge=10240)
+    overwrite: bool = Field(default=False, description="replace another build in the output folder")
+
+    def for_source(self, source: Source, name: str) -> SourceConfig:
+        """What the function of a source, called `name` in this build, is given."""
+        return SourceConfig(
+            name=name,
+            licence=source.licence or self.licence,
+            seed=self.seed,
+            questions_per_episode=source.questions_per_episode or self.questions_per_episode,
+            choice_share=self.choice_share,
+            camera=source.camera,
+            jpeg_quality=self.jpeg_quality,
+            media_root=source.media_root,
+            space=source.space,
+            task_family=source.task_family,
+            limits=self.limits,
+            options=source.options,
+        )
+
+    def build_settings(self) -> dict[str, Any]:
+        """What decides the build's content, JSON-ready: no output folder or overwriting."""
+        return self.model_dump(mode="json", exclude={"output", "overwrite"})
+
+
+def read_corpus_config(path: Path, **changes: Any) -> CorpusConfig:
+    """Read `corpus.yaml`; `changes` (from the command line) replace its keys.
+
+    Raises:
+        ConfigError: the file or a value is wrong; names the file and the key.
+    """
+    return validate(CorpusConfig, {**read_yaml(path), **changes}, str(path))

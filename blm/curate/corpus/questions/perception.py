@@ -1,0 +1,72 @@
+"""What can be seen: which objects, their colours, how many."""
+
+from __future__ import annotations
+
+from random import Random
+
+from blm.curate.corpus.questions.question import Question
+from blm.curate.corpus.questions.scene import Scene
+
+COLOURS = ("red", "green", "blue", "yellow", "orange", "brown", "purple", "white", "black")
+NOUNS = ("cube", "ball", "peg", "tray")
+_MOST_COUNTED = 4
+
+
+def object_names(scene: Scene, rng: Random) -> Question | None:
+    """Every object by colour and noun, e.g. 'a green cube and a red cube'."""
+    if not scene.all_seen:
+        return None
+    true = [(thing.kind.colour, thing.kind.noun) for thing in scene.things]
+    wrong = {_listing([(rng.choice(COLOURS), rng.choice(NOUNS)) for _ in true]) for _ in range(6)}
+    several = len(true) > 1
+    return Question(
+        wordings=(
+            f"Which object{'s' if several else ''} can you see in front of the robot?",
+            f"What {'are the objects' if several else 'is the object'} that the robot can work on?",
+            f"Name the loose object{'s' if several else ''} in the workspace.",
+        ),
+        answer=_listing(true),
+        distractors=tuple(sorted(wrong - {_listing(true)})),
+        form="Give colour and shape.",
+    )
+
+
+def object_colour(scene: Scene, rng: Random) -> Question | None:
+    """The colour of an object whose noun is unique in the scene."""
+    nouns = [thing.kind.noun for thing in scene.things]
+    told_apart = [t for t in scene.things if nouns.count(t.kind.noun) == 1 and scene.sees(t.position)]
+    if not told_apart:
+        return None
+    kind = rng.choice(told_apart).kind
+    return Question(
+        wordings=(
+            f"What colour is the {kind.noun}?",
+            f"Which colour does the {kind.noun} in the picture have?",
+            f"Name the colour of the {kind.noun}.",
+        ),
+        answer=kind.colour,
+        distractors=COLOURS,
+        form="Answer with one word.",
+    )
+
+
+def object_count(scene: Scene, rng: Random) -> Question | None:
+    """How many loose objects there are."""
+    if not scene.all_seen:
+        return None
+    return Question(
+        wordings=(
+            "How many objects, not counting the robot and markings, are in the workspace?",
+            "Count the loose objects in front of the robot, leaving out painted targets.",
+            "How many things that the robot could move or fill are there?",
+        ),
+        answer=str(len(scene.things)),
+        distractors=tuple(str(count) for count in range(_MOST_COUNTED + 1)),
+        form="Answer with a number.",
+    )
+
+
+def _listing(objects: list[tuple[str, str]]) -> str:
+    """'a blue cube', 'a green cube and an orange peg': in alphabetical order."""
+    phrases = sorted(f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {noun}" for colour, noun in objects)
+    return " and ".join([", ".join(phrases[:-1]), phrases[-1]] if len(phrases) > 1 else phrases)

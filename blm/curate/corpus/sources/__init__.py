@@ -1,0 +1,68 @@
+"""Kinds of sources: each is one file here with one function that reads conversations.
+
+Another package adds a kind with an entry point in the group `blm.corpus_sources`: its name is the kind, its object a
+function `(path, config) -> iterator of Conversation and Drop`, or a `SourceKind` where the input is more than `path`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from blm.curate.corpus.config import SourceConfig
+from blm.curate.corpus.conversation import Conversation, Drop
+from blm.curate.corpus.sources.lerobot import read_lerobot
+from blm.curate.corpus.sources.llava import llava_files, read_llava
+from blm.schemas.errors import UnknownNameError
+
+ENTRY_POINTS = "blm.corpus_sources"
+
+Reader = Callable[[Path, SourceConfig], Iterator[Conversation | Drop]]
+Files = Callable[[Path, SourceConfig], Iterator[Path]]
+
+
+def files_below(path: Path, config: SourceConfig) -> Iterator[Path]:
+    """The file itself, or every file below the folder that is not hidden."""
+    if path.is_file():
+        yield path
+        return
+    for found in sorted(path.rglob("*")):
+        if found.is_file() and not any(part.startswith(".") for part in found.relative_to(path).parts):
+            yield found
+
+
+@dataclass(frozen=True)
+class SourceKind:
+    """A kind of source.
+
+    Attributes:
+        read: yields conversations, with media width and height left at 0, and drops. The same path and config give
+            the same sequence. Record ids are unique within the source and begin with `config.name`.
+        files: every file that `read` depends on, for the fingerprint of the input.
+    """
+
+    read: Reader
+    files: Files = files_below
+
+
+SOURCE_KINDS = {
+    "lerobot": SourceKind(read_lerobot),
+    "llava": SourceKind(read_llava, llava_files),
+}
+
+
+def source_kind(name: str) -> SourceKind:
+    """The kind called `name`.
+
+    Raises:
+        UnknownNameError: neither built in nor installed; lists those there are.
+    """
+    if name in SOURCE_KINDS:
+        return SOURCE_KINDS[name]
+    installed = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+    if name not in installed:
+        raise UnknownNameError("corpus source", name, [*SOURCE_KINDS, *installed])
+    found = installed[name].load()
+    return found if isinstance(found, SourceKind) else SourceKind(found)

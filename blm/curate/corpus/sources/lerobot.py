@@ -1,0 +1,155 @@
+"""`lerobot:PATH`: questions about a recorded dataset, answered from what was recorded.
+
+    episode ─▶ facts per frame (poses, primitive, success) ─▶ questions over kinds and time ─▶ images of those frames
+
+Frames are decoded once per episode, in order, and only up to the last one asked about. What is asked depends on the
+episode's content and the seed alone, so adding or removing other episodes changes nothing.
+
+Reasons: bad_metadata, missing_video, unreadable_data, unreadable_video; one drop stands for an episode.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from blm.curate.corpus.config import SourceConfig
+from blm.curate.corpus.conversation import Conversation, Drop
+from blm.curate.corpus.questions import QUESTION_KINDS, QuestionKind, ask
+from blm.curate.corpus.questions.question import Asked
+from blm.curate.corpus.sources.recorded_scenes import (
+    EpisodeScenes,
+    RecordedScenes,
+    SceneError,
+    open_recorded_scenes,
+)
+from blm.curate.episodes.video import Stills, VideoError, encode_clip
+from blm.schemas.corpus import CorpusRecord, Media, Message, Part
+
+_CLEARLY_UNFINISHED = 2 / 3
+"""'Not done yet' is asked within this share of the time before the first success: not when it is nearly done."""
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A question as it is put about a frame."""
+
+    kind: str
+    frame: int
+    asked: Asked
+
+
+def read_lerobot(path: Path, config: SourceConfig) -> Iterator[Conversation | Drop]:
+    """Conversations of one question each, episode by episode.
+
+    Raises:
+        DatasetError: the dataset as a whole cannot be used, or has no such camera.
+    """
+    recorded = open_recorded_scenes(path, config.name, config.camera)
+    for row in recorded.index.episodes.to_pylist():
+        try:
+            yield from _conversations(recorded, row, config)
+        except SceneError as error:
+            note = f"{path.name} episode {row['episode']}: {error}"
+            yield Drop(config.name, f"episode {row['episode']}", error.reason, error.field, note)
+
+
+def _conversations(
+    recorded: RecordedScenes, row: dict[str, Any], config: SourceConfig
+) -> Iterator[Conversation]:
+    episode = recorded.episode(row)
+    digest = hashlib.sha256(f"questions {config.seed} {row['identity']}".encode()).digest()
+    planned = _plan(episode, config, Random(int.from_bytes(digest)))
+    images = _images(recorded, row, sorted({one.frame for one in planned}), config.jpeg_quality)
+    for number, one in enumerate(planned):
+        image, sha256 = images[one.frame]
+        record = CorpusRecord(
+            id=f"{config.name}-{row['episode']:06d}-{number:03d}",
+            messages=(
+                Message("user", (Part("image", media=0), Part("text", one.asked.text))),
+                Message("assistant", (Part("text", one.asked.answer),)),
+            ),
+            media=(Media("image", sha256, 0, 0, extension=""),),
+            source=config.name,
+            licence=config.licence,
+            space="physical",
+            task_family=QUESTION_KINDS[one.kind].family,
+            provenance=_provenance(recorded, row, one),
+        )
+        yield Conversation(record, (image,), group=row["identity"])
+
+
+def _provenance(recorded: RecordedScenes, row: dict[str, Any], one: _Planned) -> str:
+    content = {
+        "episode": row["episode"],
+        "episode_identity": row["identity"],
+        "frame": one.frame,
+        "camera": recorded.stream.name,
+        "robot": row["embodiment"],
+        "task": row["task"],
+        "question": one.kind,
+        "options": list(one.asked.options),
+    }
+    return json.dumps(content, sort_keys=True)
+
+
+def _plan(episode: EpisodeScenes, config: SourceConfig, rng: Random) -> list[_Planned]:
+    """Questions spread over time, each of the kind least asked so far that has a clear answer at its moment."""
+    kinds = list(QUESTION_KINDS)
+    rng.shuffle(kinds)
+    uses: Counter[str] = Counter()
+    taken: set[tuple[str, int]] = set()
+    planned = []
+    for number in range(config.questions_per_episode):
+        spread = int((number + rng.random()) * episode.length / config.questions_per_episode)
+        for kind in sorted(kinds, key=lambda kind: uses[kind]):
+            frame = _moment(QUESTION_KINDS[kind], episode, spread, rng)
+            if frame is None or (kind, frame) in taken:
+                continue
+            question = QUESTION_KINDS[kind].make(episode.at(frame), rng)
+            if question is not None:
+                planned.append(_Planned(kind, frame, ask(question, rng, config.choice_share)))
+                taken.add((kind, frame))
+                uses[kind] += 1
+                break
+    return planned
+
+
+def _moment(kind: QuestionKind, episode: EpisodeScenes, spread: int, rng: Random) -> int | None:
+    if kind.moment == "any":
+        return spread
+    if kind.moment == "last":
+        return episode.length - 1
+    done = episode.frames_complete
+    if done is None:
+        return None
+    if len(done) and rng.random() < 0.5:
+        return int(rng.choice(done))
+    unfinished = int((done[0] if done else episode.length) * _CLEARLY_UNFINISHED)
+    return rng.randrange(unfinished) if unfinished else None
+
+
+def _images(
+    recorded: RecordedScenes, row: dict[str, Any], frames: list[int], quality: int
+) -> dict[int, tuple[bytes, str]]:
+    """JPEG bytes and their SHA-256 by frame."""
+    if not frames:
+        return {}
+    stream = recorded.stream
+    if stream.name in row["missing_videos"]:
+        raise SceneError("missing_video", stream.feature, "the video is missing")
+    video = row[f"video/{stream.name}"]
+    stills = Stills(Path(video["file"]), video["from_s"], recorded.index.rate_hz, tuple(frames))
+    try:
+        images = encode_clip(stills, (stream.width, stream.height), quality)
+    except VideoError as error:
+        raise SceneError("unreadable_video", stream.feature, str(error)) from error
+    return {
+        frame: (image, hashlib.sha256(image).hexdigest()) for frame, image in zip(frames, images, strict=True)
+    }

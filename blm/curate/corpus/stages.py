@@ -1,0 +1,209 @@
+"""The stages every conversation passes, in order; each keeps it, perhaps changed, or drops it with a reason.
+
+    read ─▶ validate ─▶ normalise ─▶ dedup ─▶ split ─▶ written
+
+Reasons: validate: bad_media, unsupported_media, media_too_small, media_too_large, too_many_media.
+Normalise: bad_roles, empty_text, text_too_long. Dedup: duplicate.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from blm.curate.corpus.config import CorpusConfig, Limits
+from blm.curate.corpus.conversation import Conversation, Drop, content_digest, split_group
+from blm.curate.corpus.media import ImageCheck, MediaError
+from blm.curate.corpus.text import clean_text, escape_control_tokens
+from blm.curate.episodes.splits import split_of
+from blm.schemas.corpus import CorpusRecord, Media, Message, Part
+
+Stage = Callable[[Conversation], Conversation | Drop]
+READ = "read"
+
+
+def validate_stage(config: CorpusConfig) -> Stage:
+    """Every image decodes and lies within the limits; fills in its width, height and extension."""
+    check = ImageCheck(config.limits)
+
+    def validate(conversation: Conversation) -> Conversation | Drop:
+        record, contents = conversation.record, conversation.media
+        if len(contents) > config.limits.max_media:
+            return _drop(record, "too_many_media", "media", f"{len(contents)} images")
+        media: list[Media] = []
+        for number, (one, content) in enumerate(zip(record.media, contents, strict=True)):
+            try:
+                image = check(one.sha256, content)
+            except MediaError as error:
+                return _drop(record, error.reason, f"media[{number}]", str(error))
+            media.append(replace(one, width=image.width, height=image.height, extension=image.extension))
+        return conversation._replace(record=replace(record, media=tuple(media)))
+
+    return validate
+
+
+def normalise_stage(config: CorpusConfig) -> Stage:
+    """One form for all: clean text without control tokens, turns that alternate and end with an answer."""
+
+    def normalise(conversation: Conversation) -> Conversation | Drop:
+        record = conversation.record
+        messages = _joined(record.messages)
+        cleaned, transforms = [], set()
+        for index, message in enumerate(messages):
+            parts = _clean_parts(message, transforms)
+            if not parts or (message.role != "user" and not any(part.kind == "text" for part in parts)):
+                return _drop(record, "empty_text", f"messages[{index}]", f"the {message.role} says nothing")
+            cleaned.append(Message(message.role, parts))
+        roles = [message.role for message in cleaned]
+        if not _in_turns(roles):
+            return _drop(record, "bad_roles", "messages", f"turns are {', '.join(roles)[:200] or 'absent'}")
+        problem = _too_long(cleaned, config.limits)
+        if problem:
+            return _drop(record, "text_too_long", "messages", problem)
+        provenance = _with_transforms(record.provenance, sorted(transforms))
+        return conversation._replace(record=replace(record, messages=tuple(cleaned), provenance=provenance))
+
+    return normalise
+
+
+def dedup_stage(config: CorpusConfig) -> Stage:
+    """Of conversations that say and show exactly the same, the first is kept. Memory: 16 bytes and a set entry each."""
+    seen: dict[bytes, str] = {}
+
+    def dedup(conversation: Conversation) -> Conversation | Drop:
+        record = conversation.record
+        digest = bytes.fromhex(content_digest(record))[:16]
+        if digest in seen:
+            return _drop(record, "duplicate", "", f"the same as {seen[digest]}")
+        seen[digest] = record.id
+        return conversation
+
+    return dedup
+
+
+def split_stage(config: CorpusConfig) -> Stage:
+    """Train, val or test by a hash of the content's group (see `Conversation`); the same as Stage II for an episode."""
+
+    def split(conversation: Conversation) -> Conversation | Drop:
+        name = split_of(split_group(conversation), config.seed, config.fractions)
+        return conversation._replace(record=replace(conversation.record, split=name))
+
+    return split
+
+
+STAGES: dict[str, Callable[[CorpusConfig], Stage]] = {
+    "validate": validate_stage,
+    "normalise": normalise_stage,
+    "dedup": dedup_stage,
+    "split": split_stage,
+}
+"""In the order in which they are applied."""
+
+
+@dataclass
+class StageReport:
+    """How many conversations came into a stage, and how many it dropped, by reason."""
+
+    name: str
+    inputs: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def kept(self) -> int:
+        return self.inputs - self.dropped.total()
+
+
+class Pipeline:
+    """Runs conversations through all stages, counting; what is dropped, from reading on, goes to `drops`."""
+
+    def __init__(self, config: CorpusConfig) -> None:
+        self._stages = [(StageReport(name), make(config)) for name, make in STAGES.items()]
+        self._read = StageReport(READ)
+        self.drops: list[Drop] = []
+
+    @property
+    def reports(self) -> tuple[StageReport, ...]:
+        """Of reading and of each stage, in order."""
+        return (self._read, *(report for report, _ in self._stages))
+
+    def run(self, items: Iterable[Conversation | Drop]) -> Iterator[Conversation]:
+        """The conversations that pass every stage, in order."""
+        for item in items:
+            kept = self._through(item)
+            if isinstance(kept, Conversation):
+                yield kept
+
+    def _through(self, item: Conversation | Drop) -> Conversation | Drop:
+        report = self._read
+        report.inputs += 1
+        for next_report, stage in self._stages:
+            if isinstance(item, Drop):
+                break
+            report = next_report
+            report.inputs += 1
+            item = stage(item)
+        if isinstance(item, Drop):
+            self.drops.append(replace(item, stage=report.name))
+            report.dropped[item.reason] += 1
+        return item
+
+
+def _drop(record: CorpusRecord, reason: str, field: str, note: str) -> Drop:
+    return Drop(record.source, record.id, reason, field, note)
+
+
+def _joined(messages: Iterable[Message]) -> list[Message]:
+    """Messages of one role that follow each other become one, with an empty line between."""
+    joined: list[Message] = []
+    for message in messages:
+        if joined and joined[-1].role == message.role:
+            content = (*joined[-1].content, Part("text", "\n\n"), *message.content)
+            joined[-1] = Message(message.role, content)
+        else:
+            joined.append(message)
+    return joined
+
+
+def _clean_parts(message: Message, transforms: set[str]) -> tuple[Part, ...]:
+    """Neighbouring texts made one, cleaned and escaped; empty ones left out."""
+    merged: list[Part] = []
+    for part in message.content:
+        if part.kind == "text" and merged and merged[-1].kind == "text":
+            merged[-1] = Part("text", merged[-1].text + part.text)
+        else:
+            merged.append(part)
+    parts = []
+    for part in merged:
+        if part.kind != "text":
+            parts.append(part)
+            continue
+        clean = clean_text(part.text)
+        escaped = escape_control_tokens(clean)
+        if clean != part.text:
+            transforms.add("cleaned")
+        if escaped != clean:
+            transforms.add("escaped_control_tokens")
+        if escaped:
+            parts.append(Part("text", escaped))
+    return tuple(parts)
+
+
+def _in_turns(roles: list[str]) -> bool:
+    """Perhaps one system message, then user and assistant in turns, an answer last."""
+    turns = roles[1:] if roles[:1] == ["system"] else roles
+    return bool(turns) and turns == ["user", "assistant"] * (len(turns) // 2)
+
+
+def _too_long(messages: list[Message], limits: Limits) -> str:
+    characters = sum(len(part.text) for message in messages for part in message.content)
+    return f"{characters} characters, more than {limits.max_characters}" * (
+        characters > limits.max_characters
+    )
+
+
+def _with_transforms(provenance: str, transforms: list[str]) -> str:
+    if not transforms:
+        return provenance
+    return json.dumps(json.loads(provenance) | {"transforms": transforms}, sort_keys=True)
