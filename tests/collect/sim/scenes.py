@@ -13,10 +13,7 @@ from blm.collect.sim.models import model_path
 from blm.schemas.embodiment import embodiment_names, load_embodiment
 from blm.schemas.task import load_task, task_names
 
-MODELS = files("blm.collect.sim") / "models"
-EMBODIMENTS = [
-    name for name in embodiment_names() if (MODELS / f"{load_embodiment(name).model}.xml").is_file()
-]
+EMBODIMENTS = [name for name in embodiment_names() if model_path(load_embodiment(name).model).is_file()]
 PAIRS = [(embodiment, task) for embodiment in EMBODIMENTS for task in task_names()]
 
 
