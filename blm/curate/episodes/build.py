@@ -29,9 +29,9 @@ from blm.curate.episodes.segment import Segment, make_segment, pack_segment, seg
 from blm.curate.episodes.splits import SPLITS, assign_splits
 from blm.curate.episodes.statistics import embodiment_statistics
 from blm.curate.episodes.video import VideoError
+from blm.curate.output_folder import is_complete, prepare
 from blm.curate.report.card import write_splits_card
 from blm.curate.shards import (
-    UNFINISHED_FOLDER,
     FinishedShard,
     Sample,
     ShardWriter,
@@ -40,24 +40,23 @@ from blm.curate.shards import (
     write_parquet,
     write_shard_tables,
 )
-from blm.schemas.errors import DatasetError, OutputExistsError
+from blm.schemas.errors import DatasetError
 from blm.schemas.manifest import (
     DROPPED_FILE,
     INDEX_FILE,
-    MANIFEST_FILE,
     SHARD_TABLE_FILE,
     Counts,
     EmbodimentStatistics,
     InputFingerprint,
     Manifest,
     read_manifest,
-    write_atomically,
 )
 from blm.schemas.progress import Progress, silent
 
 KIND = "stage2-splits"
 CARD_FILE = "README.md"
-_BUILD_RECORD = "build.json"
+_OWN_FILES = (*(f"{split}-*.tar*" for split in SPLITS), SHARD_TABLE_FILE, INDEX_FILE, DROPPED_FILE, CARD_FILE)
+"""What a build writes besides its manifest, and so all that replacing one removes."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +94,9 @@ def build_splits(config: SplitsConfig, progress: Progress | None = None) -> Buil
     progress = progress or silent
     datasets = _index_all(config, progress)
     fingerprint = _fingerprint(config, datasets)
-    if _is_complete(config.output, fingerprint):
+    if is_complete(config.output, KIND, fingerprint, (INDEX_FILE, DROPPED_FILE, CARD_FILE)):
         return _summary(config.output, started, reused=None)
-    _prepare_output(config, fingerprint)
+    prepare(config.output, fingerprint, _OWN_FILES, config.overwrite)
 
     kept, dropped = _checked(datasets, config)
     segments = [make_segment(datasets[row["dataset"]], row, config) for row in kept.to_pylist()]
@@ -175,58 +174,6 @@ def _fingerprint(config: SplitsConfig, datasets: dict[str, DatasetIndex]) -> str
 
 def _named_task(config: SplitsConfig, dataset: DatasetIndex) -> str | None:
     return next(source.task for source in config.datasets if source.path == dataset.path)
-
-
-def _is_complete(output: Path, fingerprint: str) -> bool:
-    """Whether the build is there, whole: manifest, tables, and shards of the recorded sizes."""
-    if not (output / MANIFEST_FILE).is_file():
-        return False
-    try:
-        if read_manifest(output, KIND).fingerprint != fingerprint:
-            return False
-        rows = read_shard_table(output)
-        whole = all((output / row.name).stat().st_size == row.bytes for row in rows)
-    except (DatasetError, OSError):
-        return False
-    return whole and all((output / name).is_file() for name in (INDEX_FILE, DROPPED_FILE, CARD_FILE))
-
-
-def _prepare_output(config: SplitsConfig, fingerprint: str) -> None:
-    """Make the output folder ready for this build, keeping what an interrupted run of the same build finished."""
-    output = config.output
-    record = output / UNFINISHED_FOLDER / _BUILD_RECORD
-    if _owner(output) not in (None, fingerprint):
-        if not config.overwrite:
-            raise OutputExistsError(
-                f"{output} holds something else (another build, or other files).",
-                "Choose another --output, or replace a build with --overwrite.",
-            )
-        _remove_build(output)
-    (output / MANIFEST_FILE).unlink(missing_ok=True)
-    write_atomically(record, json.dumps({"fingerprint": fingerprint}).encode())
-
-
-def _owner(output: Path) -> str | None:
-    """The fingerprint of the build in a folder, finished or not; '' for other files; None for an empty folder."""
-    if not output.exists() or not any(output.iterdir()):
-        return None
-    for path in (output / MANIFEST_FILE, output / UNFINISHED_FOLDER / _BUILD_RECORD):
-        try:
-            return str(json.loads(path.read_text(encoding="utf-8"))["fingerprint"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return ""
-
-
-def _remove_build(output: Path) -> None:
-    """Remove a build's own files, the manifest first; whatever else lies in the folder stays."""
-    (output / MANIFEST_FILE).unlink(missing_ok=True)
-    patterns = [f"{split}-*.tar*" for split in SPLITS]
-    names = [SHARD_TABLE_FILE, INDEX_FILE, DROPPED_FILE, CARD_FILE]
-    for pattern in [*patterns, *names]:
-        for path in output.glob(pattern):
-            path.unlink()
-    forget_progress(output)
 
 
 def _checked(datasets: dict[str, DatasetIndex], config: SplitsConfig) -> tuple[pa.Table, pa.Table]:
