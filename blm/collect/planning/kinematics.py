@@ -18,7 +18,7 @@ from blm.collect.planning.pose import Pose, ToolTarget, angle_between, tool_rota
 from blm.schemas.embodiment import Embodiment
 
 _ITERATIONS = 40
-_STALLED_AFTER = 12
+_STALLED_AFTER = 8
 _LARGEST_STEP_RAD = 0.5
 _LIMIT_MARGIN = 1e-3
 _WELL_WITHIN = 0.1
@@ -83,6 +83,7 @@ class Kinematics:
         lower, upper: joint limits (A,), the narrower of model and embodiment.
         home: the ready pose (A,).
         shoulder: a point (3,) on the first arm joint's axis, base frame.
+        reach_m: the arm's length when stretched out, from the shoulder to the tool.
         solves: Gauss-Newton steps taken so far.
     """
 
@@ -99,6 +100,7 @@ class Kinematics:
         self._to_base = self._base_pose.inverse()
         first = self._model.joint(embodiment.joints[self._arm[0]]).id
         self.shoulder = (self._to_base @ Pose(self._configuration.data.xanchor[first], np.eye(3))).position
+        self.reach_m = self._chain_length()
         self._frame_task = mink.FrameTask("tool", "site", 1.0, _ORIENTATION_COST)
         self._posture_task = mink.PostureTask(self._model, self._posture_cost())
         self._limits = [mink.ConfigurationLimit(self._model, gain=1.0)]
@@ -130,6 +132,8 @@ class Kinematics:
 
         The gripper keeps the value it has in the start. Redundant arms stay near the start's posture.
         """
+        if np.linalg.norm(target.position - self.shoulder) > self.reach_m:
+            return None
         for start in starts:
             solution = self._solve_from(target, start, tolerance or Tolerance())
             if solution is not None:
@@ -149,7 +153,7 @@ class Kinematics:
             start = solution
         return np.array(configurations)
 
-    def starts(self, first: np.ndarray, generator: np.random.Generator, count: int = 6) -> list[np.ndarray]:
+    def starts(self, first: np.ndarray, generator: np.random.Generator, count: int = 4) -> list[np.ndarray]:
         """Start configurations to search from: `first`, home, then seeded ones spread ever further from home."""
         middle, half = (self.lower + self.upper) / 2, (self.upper - self.lower) / 2
         half = np.minimum(half, np.pi)
@@ -230,6 +234,12 @@ class Kinematics:
     def _body_pose(self, body: int) -> Pose:
         data = self._configuration.data
         return Pose(data.xpos[body].copy(), data.xmat[body].reshape(3, 3).copy())
+
+    def _chain_length(self) -> float:
+        data = self._configuration.data
+        joints = [self._model.joint(self.embodiment.joints[axis]).id for axis in self._arm]
+        points = np.concatenate([data.xanchor[joints], data.site_xpos[self._tool][None]])
+        return float(np.linalg.norm(np.diff(points, axis=0), axis=1).sum())
 
     def _posture_cost(self) -> np.ndarray:
         cost = np.zeros(self._model.nv)

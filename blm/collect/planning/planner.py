@@ -21,7 +21,9 @@ from blm.collect.sim.objects import object_element
 from blm.schemas.errors import PlanningError
 from blm.schemas.rollout import Command, EpisodeStart, Observation
 
-MAX_DECOMPOSITIONS = 40
+MAX_DECOMPOSITIONS = 60
+MAX_IK_SOLVES = 4000
+"""Budget of one plan, about a second."""
 MAX_RECOVERIES = 3
 SETTLE_S = 0.75
 SUCCESS_TICKS = 3
@@ -100,7 +102,10 @@ class PlannerAgent:
         planner = MotionPlanner(self._kinematics, self._checker, self._servos, self._generator)
         away = [self._backing_away(scene)] if leaving else []
         failure: InfeasibleError | None = None
+        budget = self._kinematics.solves + MAX_IK_SOLVES
         for decomposition in islice(self._skill(scene, variation), MAX_DECOMPOSITIONS):
+            if self._kinematics.solves > budget:
+                break
             try:
                 self._motions = planner.plan([*away, *decomposition], start, variation)
             except InfeasibleError as cause:

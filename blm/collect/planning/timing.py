@@ -19,7 +19,7 @@ import ruckig
 from blm.collect.planning.path import SmoothPath
 from blm.schemas.embodiment import Embodiment
 
-_SAMPLES = 241
+_SAMPLES = 161
 _MARGIN = 1.02
 _CRUISE_FRACTIONS = (0.0, 0.15, 0.3, 0.5, 0.7)
 _JERK_FRACTIONS = (0.25, 0.4, 0.5)
@@ -64,18 +64,16 @@ def progress_at_rate(
     columns = len(limits.velocity)
     if not np.any(np.ptp(path.controls[:, :columns], axis=0) > 1e-9):
         return np.zeros(0)
-    stretched = [
-        (_needed_duration(path, profile, limits), index) for index, profile in enumerate(_profiles())
-    ]
-    duration, index = min(stretched)
-    ticks = max(1, int(np.ceil(max(duration / speed, at_least_s) * rate_hz - 1e-9)))
-    return path.length * _profiles()[index].at(np.arange(1, ticks + 1) / ticks)
+    profile = min(_profiles(), key=lambda candidate: _needed_duration(path, candidate.samples, limits))
+    duration = _needed_duration(path, _with_knots(profile.samples, path), limits) / speed
+    ticks = max(1, int(np.ceil(max(duration, at_least_s) * rate_hz - 1e-9)))
+    return path.length * profile.at(np.arange(1, ticks + 1) / ticks)
 
 
-def _needed_duration(path: SmoothPath, profile: _Profile, limits: Limits) -> float:
-    """Seconds the profile must take along the path for every axis to stay within its limits."""
+def _needed_duration(path: SmoothPath, samples: np.ndarray, limits: Limits) -> float:
+    """Seconds a profile, given by `samples` (4, N), must take along the path for every axis to keep its limits."""
     columns = len(limits.velocity)
-    s, speed, acceleration, jerk = profile.samples * path.length
+    s, speed, acceleration, jerk = samples * path.length
     one, two, three = (path.at(s, order)[:, :columns] for order in (1, 2, 3))
     speed, acceleration, jerk = speed[:, None], acceleration[:, None], jerk[:, None]
     velocity_ratio = np.abs(one * speed) / limits.velocity
@@ -88,6 +86,14 @@ def _needed_duration(path: SmoothPath, profile: _Profile, limits: Limits) -> flo
         speed.max() * path.pace_s,
     )
     return _MARGIN * float(max(needed))
+
+
+def _with_knots(samples: np.ndarray, path: SmoothPath) -> np.ndarray:
+    """Samples (4, M) that also lie at, and just before, every knot of the path, where its derivatives peak."""
+    s = samples[0]
+    knots = np.arange(1.0, path.length) / path.length
+    wanted = np.sort(np.concatenate([s, knots, knots * (1 - 1e-9), knots - 0.5 / path.length]))
+    return np.stack([np.interp(wanted, s, row) for row in samples])
 
 
 @lru_cache(maxsize=1)
