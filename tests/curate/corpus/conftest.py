@@ -1,0 +1,34 @@
+from pathlib import Path
+
+import pytest
+
+from blm.curate.corpus.build import build_corpus
+from blm.curate.corpus.config import CorpusConfig
+from tests.curate.corpus.scenes import record_scenes
+
+
+@pytest.fixture(scope="session")
+def stacking(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six episodes with a red and a green cube at random places; read only."""
+    return record_scenes(tmp_path_factory.mktemp("recorded") / "stacking", episodes=6)
+
+
+@pytest.fixture(scope="session")
+def pushing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six episodes with a blue cube and a goal on the table at random places; read only."""
+    return record_scenes(tmp_path_factory.mktemp("recorded") / "pushing", task="push-cube", episodes=6)
+
+
+@pytest.fixture(scope="session")
+def corpus(stacking: Path, pushing: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty questions about each of those twelve episodes; read only."""
+    output = tmp_path_factory.mktemp("corpora") / "built"
+    build_corpus(
+        CorpusConfig(
+            sources=(f"lerobot:{stacking}", f"lerobot:{pushing}"),  # type: ignore[arg-type]
+            output=output,
+            questions_per_episode=60,
+            licence="cc-by-4.0",
+        )
+    )
+    return output
