@@ -184,8 +184,8 @@ def _set_look(spec: mujoco.MjSpec, embodiment: Embodiment) -> None:
     spec.visual.quality.offsamples = 0
     spec.visual.quality.shadowsize = 512
     spec.visual.quality.numquads = 1
-    spec.visual.quality.numslices = 20
-    spec.visual.quality.numstacks = 12
+    spec.visual.quality.numslices = 16
+    spec.visual.quality.numstacks = 6
     spec.visual.headlight.ambient = [0.36, 0.36, 0.36]
     spec.visual.headlight.diffuse = [0.24, 0.24, 0.24]
     spec.visual.headlight.specular = [0.0, 0.0, 0.0]
