@@ -150,7 +150,7 @@ def open_nothing(config: CollectConfig) -> Any:
     raise UsageError("no cell.", "Build one.")
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_session_that_cannot_begin_leaves_nothing_behind(tmp_path: Path, workers: int):
     from tests.collect import test_session
 
