@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -64,6 +64,18 @@ class TokenLayout:
     position: torch.Tensor
 
 
+class IntentEncoder(Protocol):
+    """What the intent cache asks of a backbone; see Backbone."""
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def intent(self, images: np.ndarray, instructions: Sequence[str]) -> IntentTokens: ...
+
+
 class Backbone:
     """A frozen MLLM that stops after block `tap`.
 
@@ -91,11 +103,15 @@ class Backbone:
                 f"tap {self.tap}: backbone '{name}' has {self.depth} blocks.",
                 f"Give a value from 1 to {self.depth}.",
             )
-        self.width: int = model.config.text_config.hidden_size
+        self._width: int = model.config.text_config.hidden_size
         self._processor = processor
         self._config = model.config
         self._model = _shortened(model, self.tap).to(self.device)
         self._layouts: dict[tuple[str, int, int, int], TokenLayout] = {}
+
+    @property
+    def width(self) -> int:
+        return self._width
 
     def intent(self, images: np.ndarray, instructions: Sequence[str]) -> IntentTokens:
         """H_k of a batch of frames.
@@ -115,7 +131,7 @@ class Backbone:
         if len(instructions) != frames:
             raise UsageError(f"{frames} frames, but {len(instructions)} instructions.")
         pixels, grid = self.pixel_values(images.reshape(frames * cameras, *images.shape[2:]))
-        rows, columns = (int(side) // self._merge for side in grid[1:])
+        rows, columns = (side // self._merge for side in grid[1:].tolist())
         layouts = [self.layout(text, cameras, rows, columns) for text in instructions]
         ids, mask, segment, position = _padded(layouts, self._pad_id)
         with torch.inference_mode():

@@ -26,13 +26,14 @@ TEMPORAL_PATCH_SIZE = 2
 VOCABULARY_SIZE = 1536
 
 VISION_WIDTH = 96
-VISION_DEPTH = 2
+VISION_DEPTH = 1
 VISION_HEADS = 2
 TEXT_WIDTH = 192
 TEXT_DEPTH = 4
 TEXT_HEADS = 3
 
 COEFFICIENTS = 30
+PATCH_GAIN = 0.25 / TEMPORAL_PATCH_SIZE
 BRANCH_GAIN = 0.3
 
 SPECIAL_TOKENS = (
@@ -74,7 +75,7 @@ CHAT_TEMPLATE = (
 def build_tiny(seed: int = 0) -> tuple[PreTrainedModel, ProcessorMixin]:
     """The tiny model (fp32, CPU, eval mode) and its processor; the same seed gives the same weights."""
     processor = tiny_processor()
-    return tiny_model(processor.tokenizer, seed), processor  # pyright: ignore[reportAttributeAccessIssue]
+    return tiny_model(processor.tokenizer, seed), processor
 
 
 def save_tiny(folder: Path, seed: int = 0) -> None:
@@ -105,9 +106,10 @@ def tiny_tokenizer() -> Any:
         ),
     )
     learned = _as_json(learner)["model"]
+    merges: Any = [tuple(pair) for pair in learned["merges"]]
     return Qwen2Tokenizer(
         vocab=learned["vocab"],
-        merges=[tuple(pair) for pair in learned["merges"]],
+        merges=merges,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         extra_special_tokens=list(SPECIAL_TOKENS[1:]),
@@ -219,15 +221,11 @@ def _initialise_vision(visual: Any, generator: torch.Generator) -> None:
     """
     colours = visual.config.in_channels
     basis = cosine_patch_basis(PATCH_SIZE, COEFFICIENTS)
-    gain = basis.new_full((COEFFICIENTS,), 0.25)
-    gain[0] = 0.125
     weight = visual.patch_embed.proj.weight
     weight.zero_()
     for coefficient in range(COEFFICIENTS):
         for colour in range(colours):
-            weight[coefficient * colours + colour, colour] = (
-                gain[coefficient] * basis[coefficient] / TEMPORAL_PATCH_SIZE
-            )
+            weight[coefficient * colours + colour, colour] = basis[coefficient] * PATCH_GAIN
     for block in visual.blocks:
         for linear in (block.attn.qkv, block.mlp.gate_proj, block.mlp.up_proj):
             _orthogonal(linear, 1.0, generator)
@@ -246,9 +244,7 @@ def _initialise_merger(merger: Any, informative: int, generator: torch.Generator
 
     first, last = merger.mlp[0], merger.mlp[2]
     per_patch = last.out_features // MERGE_SIZE**2
-    chosen = torch.cat(
-        [torch.arange(per_patch) + patch * VISION_WIDTH for patch in range(MERGE_SIZE**2)]
-    )
+    chosen = torch.cat([torch.arange(per_patch) + patch * VISION_WIDTH for patch in range(MERGE_SIZE**2)])
     half = first.out_features // 2
     rotation = torch.empty(half, half)
     torch.nn.init.orthogonal_(rotation, generator=generator)
