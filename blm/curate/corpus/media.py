@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from dataclasses import dataclass
 
@@ -68,7 +69,9 @@ class ImageCheck:
             except MediaError:
                 raise
             except Exception as error:  # decoders of damaged files raise nearly anything
-                raise MediaError("bad_media", f"does not decode: {error}"[:300]) from error
+                # Pillow names the buffer by its address, which differs from run to run.
+                found = re.sub(r" <_io\.BytesIO object at \w+>", "", f"{error}")
+                raise MediaError("bad_media", f"does not decode: {found}"[:300]) from error
 
     def _check_header(self, image: Image.Image) -> None:
         size, limits = f"{image.width} × {image.height} pixels", self._limits

@@ -5,6 +5,7 @@ import json
 import re
 from collections import Counter
 from math import cos, dist, radians, sin, tan
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -27,7 +28,9 @@ class Truth:
     def __init__(self, root):
         rows = [row for path in root.glob("data/*/*.parquet") for row in pq.read_table(path).to_pylist()]
         self.rows = {(row["episode_index"], row["frame_index"]): row for row in rows}
-        meta = [row for path in root.glob("meta/episodes/*/*.parquet") for row in pq.read_table(path).to_pylist()]
+        meta = [
+            row for path in root.glob("meta/episodes/*/*.parquet") for row in pq.read_table(path).to_pylist()
+        ]
         self.meta = {row["episode_index"]: row for row in meta}
         self.steps = [row["subtask"] for row in pq.read_table(root / "meta/subtasks.parquet").to_pylist()]
 
@@ -126,7 +129,9 @@ def test_every_answer_agrees_with_the_recorded_state(corpus, stacking, pushing):
     for record in pq.read_table(corpus / "records.parquet").to_pylist():
         question, answer, origin = asked(record)
         truth, kind = truths[record["source"]], origin["question"]
-        expected = expected_answer(kind, question.split("\nA. ")[0], truth, origin["episode"], origin["frame"])
+        expected = expected_answer(
+            kind, question.split("\nA. ")[0], truth, origin["episode"], origin["frame"]
+        )
         assert agrees(kind, answer, expected), (question, answer, expected)
         assert record["task_family"] == QUESTION_KINDS[kind].family
         if origin["options"]:
@@ -165,7 +170,7 @@ def test_yes_and_no_are_balanced_where_the_frame_is_free_to_choose(corpus):
     assert 0.3 < answers["yes"] / answers.total() < 0.7
 
 
-def read(path, **settings):
+def read(path, **settings) -> list[Any]:
     return list(read_lerobot(path, SourceConfig(name="d", licence="MIT", **settings)))
 
 
@@ -199,7 +204,7 @@ def test_a_mounted_camera_is_asked_nothing_about_places(stacking):
 
 
 def test_an_unknown_camera_is_named(stacking):
-    with pytest.raises(DatasetError, match="camera 'side' not found.*top, wrist"):
+    with pytest.raises(DatasetError, match=r"camera 'side' not found.*top, wrist"):
         read(stacking, camera="side")
 
 
@@ -209,7 +214,9 @@ def test_a_broken_video_drops_its_episode_with_a_reason(tmp_path):
     videos[0].write_bytes(b"not a video")
     items = read(root, questions_per_episode=4)
     drops = [item for item in items if isinstance(item, Drop)]
-    assert [(drop.row, drop.reason, drop.source) for drop in drops] == [("episode 0", "unreadable_video", "d")]
+    assert [(drop.row, drop.reason, drop.source) for drop in drops] == [
+        ("episode 0", "unreadable_video", "d")
+    ]
     assert sum(isinstance(item, Conversation) for item in items) == 4
 
 
@@ -218,6 +225,10 @@ def test_broken_metadata_drop_the_episode_and_name_the_field(tmp_path):
     path = next(iter(root.glob("meta/episodes/*/*.parquet")))
     table = pq.read_table(path)
     column = table.column_names.index("blm/objects")
-    pq.write_table(table.set_column(column, "blm/objects", [["[{}]", *table["blm/objects"].to_pylist()[1:]]]), path)
+    pq.write_table(
+        table.set_column(column, "blm/objects", [["[{}]", *table["blm/objects"].to_pylist()[1:]]]), path
+    )
     drops = [item for item in read(root) if isinstance(item, Drop)]
-    assert [(drop.row, drop.reason, drop.field) for drop in drops] == [("episode 0", "bad_metadata", "blm/objects")]
+    assert [(drop.row, drop.reason, drop.field) for drop in drops] == [
+        ("episode 0", "bad_metadata", "blm/objects")
+    ]

@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,7 +27,7 @@ def folder(tmp_path):
     return tmp_path / "root"
 
 
-def read(folder, rows, name="rows.json", config=CONFIG):
+def read(folder, rows, name="rows.json", config=CONFIG) -> list[Any]:
     path = folder / name
     text = json.dumps(rows) if name.endswith(".json") else "\n".join(map(json.dumps, rows))
     path.write_text(text, encoding="utf-8")
@@ -52,7 +53,10 @@ def test_both_forms_are_read(folder, name):
         },
         {
             "messages": [
-                {"role": "user", "content": [{"type": "image", "image": "sub/b.png"}, {"type": "text", "text": "?"}]},
+                {
+                    "role": "user",
+                    "content": [{"type": "image", "image": "sub/b.png"}, {"type": "text", "text": "?"}],
+                },
                 {"role": "assistant", "content": [{"type": "text", "text": "!"}]},
             ]
         },
@@ -162,11 +166,15 @@ def test_the_fingerprint_covers_each_image_once_and_nothing_outside(folder):
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(["image", "conversations", "from", "value", "messages", "role", "content", "type"]),
-        inner,
-        max_size=4,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["image", "conversations", "from", "value", "messages", "role", "content", "type"]
+            ),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=15,
 )

@@ -53,8 +53,14 @@ def test_rotations_are_rotations(quaternion):
 
 @pytest.mark.parametrize(
     "text",
-    ["{", "3", "[3]", '[{"name": "top"}]', '[{"name": "top", "width": 1, "height": 1, "vertical_fov_deg": 1,'
-     ' "position": [0, 0], "quaternion": [1, 0, 0, 0]}]'],
+    [
+        "{",
+        "3",
+        "[3]",
+        '[{"name": "top"}]',
+        '[{"name": "top", "width": 1, "height": 1, "vertical_fov_deg": 1,'
+        ' "position": [0, 0], "quaternion": [1, 0, 0, 0]}]',
+    ],
 )
 def test_garbled_descriptions_are_value_errors(text):
     with pytest.raises(ValueError):  # noqa: PT011 - json's own message, or ours

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from blm.curate.corpus.text import clean_text, escape_control_tokens
 
 TOKENS = ("<|im_start|>", "<|im_end|>", "<|vision_pad|>", "<image>", "</s>", "[INST]", "<row_1_col_12>")
-pieces = st.lists(st.sampled_from([*TOKENS, "<", "|", ">", "im_end", "[", "/", "s", " ", "\\", "a"]), max_size=12)
+pieces = st.lists(
+    st.sampled_from([*TOKENS, "<", "|", ">", "im_end", "[", "/", "s", " ", "\\", "a"]), max_size=12
+)
 
 
 @pytest.mark.parametrize(
@@ -42,5 +44,8 @@ def test_cleaning_gives_one_form(text):
 
 
 def test_cleaning_keeps_what_carries_meaning():
-    assert clean_text("  def f():\r\n    return 1  \r\n\r\n\r\n\r\ndone\ufeff ") == "def f():\n    return 1\n\ndone"
+    assert (
+        clean_text("  def f():\r\n    return 1  \r\n\r\n\r\n\r\ndone\ufeff ")
+        == "def f():\n    return 1\n\ndone"
+    )
     assert clean_text("cafe\u0301") == "caf\u00e9"
