@@ -121,7 +121,7 @@ def test_every_start_and_goal_is_inside_the_top_view(embodiment: str, task: str)
 def test_objects_are_not_hidden_behind_the_arm_at_home(embodiment: str) -> None:
     """Over many starts the red cube covers at least six pixels' width in the 128² top view."""
     robot = load_embodiment(embodiment).with_image_size(128, 128)
-    env = SimulatedEnvironment(robot, load_task("pick-cube", embodiment))
+    env = SimulatedEnvironment(robot, load_task("stack-cube", embodiment))
     for seed in range(12):
         image = env.reset(seed).images["top"].astype(int)
         red = (
