@@ -211,9 +211,13 @@ class Backbone:
         tokenizer = self._processor.tokenizer
         return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """SHA-256 over everything that H_k depends on: weights up to k, k, processor, prompt, dtype, library."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         import transformers
 
         facts = {

@@ -1,4 +1,5 @@
 import json
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_stopping_early_is_bit_equal_to_the_hidden_states_of_the_whole_model(tap
 
 def test_it_agrees_with_the_library_run_as_its_makers_intend(backbone):
     """Processor, attention mask and convolution of transformers, against our pixels, matrix product and no mask."""
-    model, processor = build_tiny()
+    model, processor = cast(tuple[Any, Any], build_tiny())
     images = pictures(2, cameras=2)
     prompts = [backbone._prompt(text, 2) for text in (PUSH, PICK)]
     flat = list(images.reshape(4, *images.shape[2:]))
