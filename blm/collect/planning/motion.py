@@ -21,7 +21,7 @@ from blm.collect.planning.servo import KEEP_EVERY, SUBSTEPS, Servos
 from blm.collect.planning.timing import Limits, progress_at_rate
 from blm.schemas.errors import PlanningError
 
-_BLENDS_S = (0.3, 0.15, 0.05)
+_BLENDS_S = (0.3, 0.2, 0.12, 0.06)
 _STRAIGHT_STEP_M = 0.01
 _STRAIGHT_STEP_RAD = 0.1
 _CHECK_STEP = 0.04

@@ -66,9 +66,9 @@ def approach(targets: tuple[ToolTarget, ...], gripper: float) -> Primitive:
     return Primitive("approach", targets, gripper, through=True, free=True)
 
 
-def reach(target: ToolTarget, speed_m_s: float) -> Primitive:
-    """Go straight to the grasp, fingers around the object without touching it."""
-    return Primitive("approach", (target,), straight=True, speed_m_s=speed_m_s)
+def reach(target: ToolTarget, speed_m_s: float, through: bool = False) -> Primitive:
+    """Go straight to where an object will be grasped or pushed, without touching it yet."""
+    return Primitive("approach", (target,), straight=True, through=through, speed_m_s=speed_m_s)
 
 
 def grasp(object_name: str, closed: float, at_least_s: float) -> Primitive:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
+from itertools import product
 
 import numpy as np
 
@@ -35,13 +36,19 @@ TABLE_CLEARANCE_M = 0.003
 APPROACH_HEIGHT_M = 0.07
 FINGER_GAP_M = 0.002
 """Left between a fixed jaw and the object while reaching for it."""
+PUSH_RETRACT_M = 0.025
+PUSH_RUN_UP = 3.0
+"""Where a push begins, in half sizes of the object behind it: room to come down in one curve."""
+TOUCH_GAP_M = 0.003
+"""A push may touch the object only from here on: so that no fingertip comes down on it from above."""
+LONGEST_PUSH_S = 0.8
 PUSH_SPEED_M_S = 0.16
 REACH_SPEED_M_S = 0.2
 GRASP_S = 0.4
 PLACE_SPEED_M_S = 0.1
 SETDOWN_M = 0.0015
 """How far above its resting place an object is let go."""
-_TILTS = tuple(np.deg2rad([0.0, 12.0, -12.0, 25.0, -25.0, 40.0, 55.0]))
+_TILTS = tuple(np.deg2rad([0.0, 12.0, 25.0, 40.0, -12.0, 55.0, -25.0]))
 _CARRY_TILTS = tuple(np.deg2rad([0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 75.0, 90.0, -10.0, -20.0]))
 
 
@@ -84,17 +91,22 @@ def _sliding(scene: Scene, variation: Variation) -> Iterator[Decomposition]:
     across = np.array([-direction[1], direction[0], 0.0])
     sideways = variation.sideways * cube.thing.half_size[1] * across
     closed = scene.embodiment.gripper.closed
+    speed = max(PUSH_SPEED_M_S, distance / LONGEST_PUSH_S)
     for tilt in _TILTS:
         for opening in (across, direction):
             contact = _behind(scene, cube, direction, opening, tilt)
             contact = contact.shifted(sideways)
-            gap = 0.03 * variation.approach_height
+            gap = PUSH_RUN_UP * cube.thing.half_size[0] * variation.approach_height
+            run_ups = tuple(contact.shifted(-share * gap * direction) for share in (1.0, 0.6))
             yield (
-                primitives.approach((contact.shifted(-gap * direction),), closed),
-                primitives.push(
-                    contact.shifted(distance * direction), "cube", PUSH_SPEED_M_S, primitives.succeeds()
+                primitives.approach(run_ups, closed),
+                primitives.reach(contact.shifted(-TOUCH_GAP_M * direction), speed, through=True).named(
+                    "push"
                 ),
-                primitives.retract((contact.shifted((distance - 0.03) * direction),), frozenset({"cube"})),
+                primitives.push(contact.shifted(distance * direction), "cube", speed, primitives.succeeds()),
+                primitives.retract(
+                    (contact.shifted((distance - PUSH_RETRACT_M) * direction),), frozenset({"cube"})
+                ),
             )
 
 
@@ -135,30 +147,41 @@ def place_sphere(scene: Scene, variation: Variation) -> Iterator[Decomposition]:
 
 
 def lift_peg_upright(scene: Scene, variation: Variation) -> Iterator[Decomposition]:
-    """Grasp the peg across, off its middle, and turn the gripper to level so that the peg stands on its far end."""
+    """Grasp the peg across, above its middle as it will stand, and turn the gripper level so that it stands up."""
     peg = scene.objects["peg"]
-    half_length, half_width = peg.thing.half_size[:2]
     axis = peg.pose.rotation[:, 0] * [1.0, 1.0, 0.0]
     axis /= np.linalg.norm(axis)
-    for share in (0.3, 0.5, 0.0):
-        for sign in (1.0, -1.0):
-            down_end = sign * axis
-            opening = np.cross(DOWN, down_end)
-            middle = scene.gripper.middle_m(2 * half_width + 2 * FINGER_GAP_M)
-            position = peg.position - share * half_length * down_end - middle * opening
-            position[2] = max(position[2], lowest_tool_height(scene))
-            holding, steps = picking_up(scene, "peg", ToolTarget(position, DOWN, opening), variation)
-            height = scene.table_height + half_length * (1 + share) + SETDOWN_M
-            for stand in _standing_places(peg.position):
-                stand = np.array([stand[0], stand[1], height])
-                level = scene.approach(stand, np.pi / 2)
-                upright = ToolTarget(stand, level, _nearer(np.cross(UP, level), scene.home_opening_at(stand)))
-                upright = upright.shifted(-level * holding.grasp.position[2])
-                yield (
-                    *steps,
-                    primitives.move((upright.shifted(_up(0.02)),), holding, through=True),
-                    primitives.place(upright, holding, "table", PLACE_SPEED_M_S, primitives.succeeds()),
-                )
+    outwards = scene.outwards(peg.position)
+    home = scene.home_opening_at(peg.position)
+    sides = sorted((UP, DOWN), key=lambda side: -float(np.cross(outwards, side) @ home))
+    for share, side, down_end in product((0.3, 0.5, 0.0), sides, (axis, -axis)):
+        yield from _standing_up(scene, variation, share, side, down_end)
+
+
+def _standing_up(
+    scene: Scene, variation: Variation, share: float, side: np.ndarray, down_end: np.ndarray
+) -> Iterator[Decomposition]:
+    """Stand the peg on its end in direction `down_end`, held `share` of its half length above its middle.
+
+    `side` is where the tool's x axis points when the gripper is level: up or down.
+    """
+    peg = scene.objects["peg"]
+    half_length, half_width = peg.thing.half_size[:2]
+    opening = np.cross(DOWN, -side[2] * down_end)
+    middle = scene.gripper.middle_m(2 * half_width + 2 * FINGER_GAP_M)
+    position = peg.position - share * half_length * down_end - middle * opening
+    position[2] = max(position[2], lowest_tool_height(scene))
+    holding, steps = picking_up(scene, "peg", ToolTarget(position, DOWN, opening), variation)
+    height = scene.table_height + half_length * (1 + share) + SETDOWN_M
+    for stand in _standing_places(scene, peg.position):
+        stand = np.array([stand[0], stand[1], height])
+        level = scene.approach(stand, np.pi / 2)
+        upright = ToolTarget(stand - level * holding.grasp.position[2], level, np.cross(level, side))
+        yield (
+            *steps,
+            primitives.move((upright.shifted(_up(0.02)),), holding, through=True),
+            primitives.place(upright, holding, "table", PLACE_SPEED_M_S, primitives.succeeds()),
+        )
 
 
 def _set_down(
@@ -275,11 +298,10 @@ def lowest_tool_height(scene: Scene) -> float:
     return scene.table_height + scene.gripper.tip_m + TABLE_CLEARANCE_M
 
 
-def _standing_places(position: np.ndarray) -> Iterator[np.ndarray]:
-    """Where to stand a peg up: first near where it lies, then further out and in, along the same direction."""
-    radius = float(np.hypot(position[0], position[1]))
+def _standing_places(scene: Scene, position: np.ndarray) -> Iterator[np.ndarray]:
+    """Where to stand a peg up: first where it lies, then further out and in, along the same direction."""
     for offset in (0.0, 0.04, 0.08, 0.12, -0.05, 0.16, -0.1):
-        yield position[:2] * (radius + offset) / radius
+        yield position + offset * scene.outwards(position)
 
 
 def _up(height: float) -> np.ndarray:
