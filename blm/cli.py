@@ -132,6 +132,51 @@ def _overrides(pairs: list[str] | None) -> dict[str, str]:
     return changes
 
 
+def _checked(model: type[Any], **settings: Any) -> Any:
+    from blm.schemas.yaml_model import validate
+
+    return validate(model, settings, "command line")
+
+
+def _print_training(summary: Any) -> None:
+    losses = ", ".join(f"{name} {value:.3g}" for name, value in summary.losses.items())
+    typer.echo(
+        f"{summary.output}: {summary.steps} steps in {summary.seconds:.0f} s "
+        f"({summary.samples_per_second:.0f} samples/s); {losses}"
+    )
+    if summary.validation:
+        figures = ", ".join(f"{name} {value:.3g}" for name, value in summary.validation.items())
+        typer.echo(f"held-out: {figures}")
+
+
+def _print_success(summary: Any) -> None:
+    """The table of a closed-loop evaluation."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from blm.evaluate.report import COLUMNS, result_rows
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in COLUMNS:
+        table.add_column(column, justify="right" if column in COLUMNS[3:] else "left")
+    for row in result_rows(summary.results):
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _print_build(output: Path, inputs: int, kept: int, dropped: dict[str, int], unit: str) -> None:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "none"
+    typer.echo(f"{output}: {inputs} {unit} in, {kept} kept, dropped: {reasons}")
+
+
+def _plain(summary: Any) -> dict[str, Any]:
+    """A frozen dataclass (with models inside) as plain JSON-ready data."""
+    return {
+        name: value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+        for name, value in vars(summary).items()
+    }
+
+
 @app.command()
 def collect(
     robot: Annotated[str, typer.Option(help=f"Robot: {ROBOTS}, or a YAML file.")] = "so100",
@@ -215,7 +260,7 @@ def build_splits(
     from blm.curate.episodes.config import SplitsConfig, read_splits_config
 
     given = {"datasets": datasets, "image_size": image_size, "seed": seed, "workers": workers}
-    settings = {key: value for key, value in given.items() if value} | {
+    settings = {key: value for key, value in given.items() if value is not None} | {
         "output": output,
         "overwrite": overwrite,
     }
@@ -233,20 +278,134 @@ def build_splits(
     typer.echo(f"next: blm train stage2 --splits {summary.output} --backbone tiny --output runs/stage2")
 
 
-def _checked(model: type[Any], **settings: Any) -> Any:
-    from blm.schemas.yaml_model import validate
+@curate_app.command("build-corpus")
+def build_corpus(
+    source: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KIND:PATH", help="lerobot:DATASET or llava:FILE; may be repeated."),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder of the build.")] = Path("corpus"),
+    config: Annotated[Path | None, typer.Option(help="corpus.yaml; options here win over it.")] = None,
+    questions: Annotated[
+        int | None, typer.Option(min=1, help="Questions asked about each recorded episode.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides wordings, frames and splits.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another build there.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn recordings and conversation files into a corpus for stage 1.
 
-    return validate(model, settings, "command line")
+    Questions about recorded episodes are generated, with answers computed from the recorded state.
+
+    Example: blm curate build-corpus --source lerobot:recordings/so100-pick-cube --output corpus
+    """
+    from blm.curate.corpus.build import build_corpus as run
+    from blm.curate.corpus.config import CorpusConfig, read_corpus_config
+
+    given = {"sources": source or None, "questions_per_episode": questions, "seed": seed}
+    settings = {key: value for key, value in given.items() if value is not None}
+    settings |= {"output": output, "overwrite": overwrite}
+    built = read_corpus_config(config, **settings) if config else _checked(CorpusConfig, **settings)
+    with _progress_bar(as_json) as progress:
+        summary = run(built, progress)
+    if as_json:
+        _print_json(_plain(summary))
+        return
+    counts = summary.counts
+    _print_build(summary.output, counts.inputs, counts.kept, counts.dropped, "conversations")
+    sizes = ", ".join(f"{split} {count}" for split, count in summary.samples.items())
+    typer.echo(f"{summary.shards} shards, {summary.bytes / 1e6:.1f} MB; conversations per split: {sizes}")
+    typer.echo(f"next: blm train stage1 --corpus {summary.output} --backbone tiny --output runs/stage1")
 
 
-def _print_build(output: Path, inputs: int, kept: int, dropped: dict[str, int], unit: str) -> None:
-    reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "none"
-    typer.echo(f"{output}: {inputs} {unit} in, {kept} kept, dropped: {reasons}")
+@train_app.command("stage2")
+def stage2(
+    splits: Annotated[Path, typer.Option(help="Folder made by blm curate build-splits.")],
+    output: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/stage2"),
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="tiny, a folder in Hugging Face form, or a hub id.", show_default="tiny"),
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="Named settings: tiny (CPU) or base (GPU).")] = "tiny",
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimiser steps.", show_default="the recipe's")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of weights, order and noise.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, …", show_default="the recipe's")] = None,
+    settings: SetOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a diffusion policy driven by the frozen backbone through the intent bridge.
+
+    Example: blm train stage2 --splits splits --backbone tiny --output runs/stage2
+    """
+    from blm.train.recipes import stage2_config
+    from blm.train.stage2 import train_stage2
+
+    config = stage2_config(
+        recipe,
+        _overrides(settings),
+        splits=splits,
+        output=output,
+        backbone=backbone,
+        steps=steps,
+        seed=seed,
+        device=device,
+        resume=resume,
+    )
+    with _progress_bar(as_json) as progress:
+        summary = train_stage2(config, progress)
+    if as_json:
+        _print_json(_plain(summary))
+        return
+    _print_training(summary)
+    typer.echo(f"next: blm evaluate physical {summary.output} --rollouts 20 --output evaluation")
 
 
-def _plain(summary: Any) -> dict[str, Any]:
-    """A frozen dataclass (with models inside) as plain JSON-ready data."""
-    return {
-        name: value.model_dump(mode="json") if hasattr(value, "model_dump") else value
-        for name, value in vars(summary).items()
-    }
+@evaluate_app.command("physical")
+def physical(
+    run: Annotated[Path, typer.Argument(help="Folder of a stage 2 run.", show_default=False)],
+    output: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("evaluation"),
+    robots: Annotated[
+        str, typer.Option(metavar="NAME,…", help="Only these robots.", show_default="all it was trained on")
+    ] = "",
+    tasks: Annotated[
+        str, typer.Option(metavar="NAME,…", help="Only these tasks.", show_default="all it was trained on")
+    ] = "",
+    rollouts: Annotated[int, typer.Option(help="Rollouts per pair and agent.")] = 50,
+    seed: Annotated[
+        int | None, typer.Option(help="First scene seed.", show_default="beyond every training seed")
+    ] = None,
+    baselines: Annotated[bool, typer.Option(help="Also run the two baselines.")] = True,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; no effect on the result.")] = 1,
+    models: ModelsOption = "own",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results there.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a policy drive in closed loop on fresh scenes, beside two baselines.
+
+    Example: blm evaluate physical runs/stage2 --rollouts 20 --output evaluation
+    """
+    from blm.evaluate.physical import PhysicalConfig, evaluate_physical
+
+    config = _checked(
+        PhysicalConfig,
+        run=run,
+        output=output,
+        robots=tuple(filter(None, robots.split(","))),
+        tasks=tuple(filter(None, tasks.split(","))),
+        rollouts=rollouts,
+        baselines=baselines,
+        workers=workers,
+        models=models,
+        overwrite=overwrite,
+        **({} if seed is None else {"seed": seed}),
+    )
+    with _progress_bar(as_json) as progress:
+        summary = evaluate_physical(config, progress)
+    if as_json:
+        typer.echo((summary.output / "results.json").read_text(), nl=False)
+        return
+    _print_success(summary)
+    typer.echo(f"report: {summary.output / 'report.html'}")
