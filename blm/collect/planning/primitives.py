@@ -88,9 +88,11 @@ def lift(target: ToolTarget, holding: Holding, may_touch: frozenset[str] = froze
     return Primitive("lift", (target,), straight=True, through=True, may_touch=touch, holding=holding)
 
 
-def move(targets: tuple[ToolTarget, ...], holding: Holding, through: bool = False) -> Primitive:
-    """Carry a held object through open space to the first feasible of `targets`."""
-    touch = frozenset({holding.name})
+def move(
+    targets: tuple[ToolTarget, ...], holding: Holding, through: bool = False, onto: str | None = None
+) -> Primitive:
+    """Carry a held object through open space to the first feasible of `targets`; it may graze `onto`."""
+    touch = frozenset({holding.name} if onto is None else {holding.name, onto})
     return Primitive("move", targets, free=True, through=through, may_touch=touch, holding=holding)
 
 

@@ -36,6 +36,8 @@ TABLE_CLEARANCE_M = 0.003
 APPROACH_HEIGHT_M = 0.07
 FINGER_GAP_M = 0.002
 """Left between a fixed jaw and the object while reaching for it."""
+LOW_GOAL_M = 0.01
+"""A carried object may graze the table on its way to a goal lower than this above it."""
 PUSH_RETRACT_M = 0.025
 PUSH_RUN_UP = 3.0
 """Where a push begins, in half sizes of the object behind it: room to come down in one curve."""
@@ -66,14 +68,18 @@ def pick_cube(scene: Scene, variation: Variation) -> Iterator[Decomposition]:
     """Grasp the cube, lift it, carry it to the goal and stay there."""
     cube = scene.objects["cube"]
     assert scene.goal is not None
+    low = scene.goal[2] < scene.table_height + cube.thing.half_size[2] + LOW_GOAL_M
     for target in grasp_targets(scene, cube):
         holding, steps = picking_up(scene, "cube", target, variation)
         carried = carry_targets(scene, holding, scene.goal)
-        yield (*steps, primitives.move(carried, holding))
+        yield (*steps, primitives.move(carried, holding, onto="table" if low else None))
 
 
 def push_cube(scene: Scene, variation: Variation) -> Iterator[Decomposition]:
-    """Get behind the cube with the closed gripper and push it straight until it is over the goal."""
+    """Get behind the cube with the closed gripper and push it straight until it is over the goal.
+
+    Where the arm is too short for that, half of the goal's radius is left.
+    """
     yield from _sliding(scene, variation)
 
 
@@ -92,21 +98,20 @@ def _sliding(scene: Scene, variation: Variation) -> Iterator[Decomposition]:
     sideways = variation.sideways * cube.thing.half_size[1] * across
     closed = scene.embodiment.gripper.closed
     speed = max(PUSH_SPEED_M_S, distance / LONGEST_PUSH_S)
-    for tilt in _TILTS:
-        for opening in (across, direction):
-            contact = _behind(scene, cube, direction, opening, tilt)
-            contact = contact.shifted(sideways)
-            gap = PUSH_RUN_UP * cube.thing.half_size[0] * variation.approach_height
+    gap = PUSH_RUN_UP * cube.thing.half_size[0] * variation.approach_height
+    spare = 0.5 * scene.task.goal.radius_m if scene.task.goal else 0.0
+    for short in (0.0, spare):
+        for tilt, opening in product(_TILTS, (across, direction)):
+            contact = _behind(scene, cube, direction, opening, tilt).shifted(sideways)
             run_ups = tuple(contact.shifted(-share * gap * direction) for share in (1.0, 0.6))
+            end = contact.shifted((distance - short) * direction)
             yield (
                 primitives.approach(run_ups, closed),
                 primitives.reach(contact.shifted(-TOUCH_GAP_M * direction), speed, through=True).named(
                     "push"
                 ),
-                primitives.push(contact.shifted(distance * direction), "cube", speed, primitives.succeeds()),
-                primitives.retract(
-                    (contact.shifted((distance - PUSH_RETRACT_M) * direction),), frozenset({"cube"})
-                ),
+                primitives.push(end, "cube", speed, primitives.succeeds()),
+                primitives.retract((end.shifted(-PUSH_RETRACT_M * direction),), frozenset({"cube"})),
             )
 
 
@@ -147,7 +152,10 @@ def place_sphere(scene: Scene, variation: Variation) -> Iterator[Decomposition]:
 
 
 def lift_peg_upright(scene: Scene, variation: Variation) -> Iterator[Decomposition]:
-    """Grasp the peg across, above its middle as it will stand, and turn the gripper level so that it stands up."""
+    """Grasp the peg across, above its middle as it will stand, turn the gripper level so that it stands, let go.
+
+    Let go, a peg that turned a little between the fingers rights itself on its flat end.
+    """
     peg = scene.objects["peg"]
     axis = peg.pose.rotation[:, 0] * [1.0, 1.0, 0.0]
     axis /= np.linalg.norm(axis)
@@ -180,7 +188,8 @@ def _standing_up(
         yield (
             *steps,
             primitives.move((upright.shifted(_up(0.02)),), holding, through=True),
-            primitives.place(upright, holding, "table", PLACE_SPEED_M_S, primitives.succeeds()),
+            primitives.place(upright, holding, "table", PLACE_SPEED_M_S),
+            primitives.release("peg", scene.embodiment.gripper.open),
         )
 
 
