@@ -253,8 +253,11 @@ def load_model_and_processor(spec: str) -> tuple[Any, Any]:
     """The whole model (weights in their stored type) and its processor, as `load_backbone` finds them."""
     try:
         from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+        from transformers.utils.logging import disable_progress_bar
     except ImportError as error:
         raise MissingExtraError("transformers", "train") from error
+    # The bars of loading and saving shards say nothing here; downloads keep theirs.
+    disable_progress_bar()
     if spec == "tiny":
         from blm.train.tiny import build_tiny
 
