@@ -22,8 +22,8 @@ from blm.schemas.errors import PlanningError
 from blm.schemas.rollout import Command, EpisodeStart, Observation
 
 MAX_DECOMPOSITIONS = 60
-MAX_IK_SOLVES = 4000
-"""Budget of one plan, about a second."""
+MAX_IK_SOLVES = 2500
+"""Budget of one plan, most of a second; a usual plan takes 30 to 400."""
 MAX_RECOVERIES = 3
 SETTLE_S = 0.75
 SUCCESS_TICKS = 3

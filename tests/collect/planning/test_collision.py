@@ -60,7 +60,7 @@ def test_touching_an_object_counts_unless_allowed(checker, kinematics, world):
 
 def test_clearance_counts_only_when_asked(checker, kinematics, world):
     def lowest_free(clear: bool) -> float:
-        for height in np.arange(0.02, 0.04, 0.0005):
+        for height in np.arange(0.02, 0.04, 0.0005).tolist():
             near = _above_cube(world, kinematics, height)
             near[world.embodiment.gripper_index] = kinematics.lower[world.embodiment.gripper_index]
             if checker.cause(near, clear=clear) is None:

@@ -12,7 +12,7 @@ from blm.collect.sim.models import load_spec
 from blm.schemas.embodiment import load_embodiment
 from blm.schemas.task import load_task
 
-ROBOTS = ("so100",)
+ROBOTS = ("so100", "panda")
 SEEDS = st.integers(0, 2**32 - 1)
 
 

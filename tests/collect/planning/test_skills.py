@@ -47,7 +47,7 @@ def test_another_package_can_add_a_skill(monkeypatch):
 
 def test_a_push_goes_from_behind_the_cube_straight_to_the_goal():
     scene = _scene("so100", "push-cube")
-    approach, push, _ = next(skills.push_cube(scene, Variation.none(axes=6)))
+    approach, _, push, _ = next(skills.push_cube(scene, Variation.none(axes=6)))
     cube, goal = scene.objects["cube"].position, scene.goal
     assert goal is not None
     start, end = approach.targets[0].position, push.targets[0].position
