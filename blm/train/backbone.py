@@ -81,7 +81,8 @@ class Backbone:
 
     Attributes:
         width: d, the width of H_k.
-        tap: k; block k's output is H_k (k = depth includes the model's final norm).
+        tap: k; H_k is what block k + 1 would see: block k's output, to which Qwen3-VL's first blocks add features of
+            the vision tower (DeepStack). k = depth gives what `lm_head` would see, after the final norm.
         depth: the number of blocks that the whole model has.
         name: what it was loaded from.
         device: where it runs.
