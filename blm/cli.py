@@ -318,6 +318,46 @@ def build_corpus(
     typer.echo(f"next: blm train stage1 --corpus {summary.output} --backbone tiny --output runs/stage1")
 
 
+@train_app.command("stage1")
+def stage1(
+    corpus: Annotated[Path, typer.Option(help="Folder made by blm curate build-corpus.")],
+    output: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/stage1"),
+    backbone: Annotated[str, typer.Option(help="tiny, a folder in Hugging Face form, or a hub id.")] = "tiny",
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 200,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the order of conversations.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
+    settings: SetOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fine-tune a multimodal language model on a corpus; only what the assistant says counts.
+
+    Example: blm train stage1 --corpus corpus --backbone tiny --output runs/stage1
+    """
+    from blm.train.recipes import stage1_config
+    from blm.train.stage1 import train_stage1
+
+    config = stage1_config(
+        _overrides(settings),
+        corpus=corpus,
+        output=output,
+        backbone=backbone,
+        steps=steps,
+        seed=seed,
+        device=device,
+        resume=resume,
+    )
+    with _progress_bar(as_json) as progress:
+        summary = train_stage1(config, progress)
+    if as_json:
+        _print_json(_plain(summary))
+        return
+    _print_training(summary)
+    typer.echo(
+        f"next: blm train stage2 --splits splits --backbone {summary.output}/backbone --output runs/stage2"
+    )
+
+
 @train_app.command("stage2")
 def stage2(
     splits: Annotated[Path, typer.Option(help="Folder made by blm curate build-splits.")],
@@ -409,3 +449,36 @@ def physical(
         return
     _print_success(summary)
     typer.echo(f"report: {summary.output / 'report.html'}")
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
+    episodes: Annotated[int, typer.Option(min=20, help="Demonstrations to record.")] = 250,
+    rollouts: Annotated[int, typer.Option(min=1, help="Fresh scenes to drive in.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Of scenes and training.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes for simulation.")] = 2,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier demo there.")] = False,
+) -> None:
+    """Tell the whole story, small, on a CPU: collect, curate, train both stages, evaluate, report.
+
+    Example: blm demo --output demo
+    """
+    from blm.demo import DemoConfig, run_demo
+
+    config = _checked(
+        DemoConfig,
+        output=output,
+        episodes=episodes,
+        rollouts=rollouts,
+        seed=seed,
+        workers=workers,
+        overwrite=overwrite,
+    )
+    with _progress_bar() as progress:
+        summary = run_demo(config, progress)
+    for chapter in summary.chapters:
+        typer.echo(f"{chapter.name:<13} {chapter.seconds:5.0f} s  {chapter.result}")
+    typer.echo("")
+    _print_success(summary.physical)
+    typer.echo(f"\n{summary.seconds / 60:.1f} minutes; report: {summary.report}")
