@@ -40,7 +40,7 @@ class PolicyConfig(FrozenModel):
         default=1, ge=1, description="action steps in one token; divides the horizon"
     )
     prediction: Literal["velocity", "action"] = Field(
-        default="velocity", description="what the network puts out; the other follows from it"
+        default="action", description="what the network puts out; the other follows from it"
     )
     draws: int = Field(
         default=4, ge=1, description="noise draws per sample and step; they share the bridge's work"
@@ -91,6 +91,15 @@ class PolicyBatch:
     future: IntentTokens | None = None
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What the DiT gets of the bridge's tokens: all of them side by side in one vector (B, w), which joins the time in
+    the adaptive norm, and each block's keys and values."""
+
+    summary: torch.Tensor
+    keys_values: list[KeysValues | None]
+
+
 class FlowPolicy(nn.Module):
     """Bridge, DiT and per-embodiment projectors."""
 
@@ -114,6 +123,7 @@ class FlowPolicy(nn.Module):
             dropout=config.intent_dropout,
         )
         self.time = TimeEmbedding(width)
+        self.summary = nn.Linear(config.queries * width, width)
         self.state_encoder = PerEmbodimentMLP(shape.embodiments, shape.axes, width, width)
         self.action_encoder = PerEmbodimentMLP(shape.embodiments, folded, width, width)
         self.action_decoder = PerEmbodimentMLP(shape.embodiments, width, width, folded)
@@ -154,7 +164,8 @@ class FlowPolicy(nn.Module):
         t = time[:, :, None, None]
         noised = (1 - t) * noise + t * action[:, None]
         intent = self._intent(self.encode_intent(batch.intent))
-        out, future = self._run(noised, time, self._states(state, batch.embodiment), intent, batch.embodiment)
+        state = self._states(state, batch.embodiment)
+        out, future = self._run(noised, time, state, intent, batch.embodiment)
         target = action[:, None] - noise if config.prediction == "velocity" else action[:, None]
         weight = (batch.step_mask[:, :, None] & batch.axis_mask[:, None])[:, None].expand_as(out)
         action_loss = ((out.float() - target).square() * weight).sum() / weight.sum().clamp(min=1)
@@ -181,12 +192,12 @@ class FlowPolicy(nn.Module):
         steps = steps or self.config.sampling_steps
         shape = (len(state), 1, self.shape.horizon, self.shape.axes)
         x = torch.randn(shape, device=state.device) if noise is None else noise[:, None].to(state.device)
-        keys_values = self._intent(self.encode_intent(intent))
+        seen = self._intent(self.encode_intent(intent))
         states = self._states(state, embodiment)
         for step in range(steps):
             t = step / steps
             time = torch.full((len(state), 1), t, device=state.device)
-            out, _ = self._run(x, time, states, keys_values, embodiment)
+            out, _ = self._run(x, time, states, seen, embodiment)
             velocity = out.float() if self.config.prediction == "velocity" else (out.float() - x) / (1 - t)
             x = x + velocity / steps
         return x[:, 0]
@@ -195,8 +206,10 @@ class FlowPolicy(nn.Module):
         """(B, L, d) intent tokens → (B, N, w) bridge tokens."""
         return self.bridge(intent.hidden, intent.mask, intent.segment, intent.position)
 
-    def _intent(self, tokens: torch.Tensor) -> list[KeysValues | None]:
-        return [block.intent_keys_values(tokens) for block in self._blocks()]
+    def _intent(self, tokens: torch.Tensor) -> _Seen:
+        return _Seen(
+            self.summary(tokens.flatten(1)), [block.intent_keys_values(tokens) for block in self._blocks()]
+        )
 
     def _blocks(self) -> list[DiTBlock]:
         return [block for block in self.blocks if isinstance(block, DiTBlock)]
@@ -214,7 +227,7 @@ class FlowPolicy(nn.Module):
         noised: torch.Tensor,
         time: torch.Tensor,
         state: torch.Tensor,
-        intent: list[KeysValues | None],
+        intent: _Seen,
         embodiment: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """One pass of the DiT.
@@ -223,7 +236,7 @@ class FlowPolicy(nn.Module):
             noised: (B, D, H, A), x_t of D draws.
             time: (B, D)
             state: (B, w), encoded.
-            intent: per block.
+            intent: summary and keys and values, computed once for all draws and flow times.
             embodiment: (B,)
 
         Returns:
@@ -236,9 +249,10 @@ class FlowPolicy(nn.Module):
         if self.future_tokens:
             parts.append(actions.new_zeros(()).expand(batch, draws, self.future_tokens, actions.shape[-1]))
         tokens = torch.cat(parts, dim=2) + self.places
-        condition = functional.silu(self.time(time.flatten())).view(batch, draws, -1)
+        condition = self.time(time.flatten()).view(batch, draws, -1) + intent.summary[:, None]
+        condition = functional.silu(condition)
         future, middle = None, (len(self.blocks) - 1) // 2
-        for i, (block, keys_values) in enumerate(zip(self._blocks(), intent, strict=True)):
+        for i, (block, keys_values) in enumerate(zip(self._blocks(), intent.keys_values, strict=True)):
             tokens = block(tokens, condition, keys_values)
             if i == middle and self.future_tokens:
                 future = tokens[:, :, 1 + self.action_tokens :]
@@ -258,9 +272,12 @@ class FlowPolicy(nn.Module):
         self, tokens: torch.Tensor, future: IntentTokens, target_bridge: IntentBridge
     ) -> Mapping[str, torch.Tensor]:
         with torch.no_grad():
-            target = target_bridge(future.hidden, future.mask, future.segment, future.position)
-        # Targets that have become the same for every observation teach nothing: this falls to 0 then.
-        spread = target.float().std(dim=0).mean() if len(target) > 1 else target.new_zeros(())
+            target = target_bridge(future.hidden, future.mask, future.segment, future.position).float()
+            # Targets that have become the same for every observation teach nothing: this falls to 0 then.
+            spread = target.std(dim=0, correction=0).mean()
+            # Most of a token is the same for every observation. Without that part the cosine cannot be won by a
+            # constant, which would pull the bridge towards saying always the same.
+            target = target - target.mean(dim=0)
         return {
             "future_loss": alignment(self.future_projector(tokens), target[:, None]),
             "future_target_std": spread,

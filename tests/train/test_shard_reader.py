@@ -52,7 +52,7 @@ def test_a_truncated_shard_is_an_error_that_names_it(tmp_path: Path) -> None:
     make_build(tmp_path, episodes=2)
     shard = tmp_path / "val-so100-00000.tar"
     shard.write_bytes(shard.read_bytes()[:2000])
-    with pytest.raises(DatasetError, match="val-so100-00000.tar"):
+    with pytest.raises(DatasetError, match=r"val-so100-00000\.tar"):
         Windows(ShardBuild(tmp_path), "val", 4)
 
 
