@@ -1,4 +1,4 @@
-"""Named, complete Stage II configurations: a base, then what each changes.
+"""Complete configurations of training runs: for Stage II named ones, a base and then what each changes.
 
 `tiny` learns on two CPU cores in minutes on cached intent tokens; `base` is sized like the paper's policy, for one or
 more GPUs. Parts (policy, loop, reader) know nothing of recipes.
@@ -13,6 +13,8 @@ import yaml
 
 from blm.schemas.errors import ConfigError, UnknownNameError
 from blm.schemas.yaml_model import validate
+from blm.train.loop import LoopConfig
+from blm.train.stage1 import Stage1Config
 from blm.train.stage2 import Stage2Config
 
 BASE: dict[str, Any] = {
@@ -78,10 +80,25 @@ def stage2_config(recipe: str, overrides: Mapping[str, str] | None = None, **fie
     if recipe not in RECIPES:
         raise UnknownNameError("recipe", recipe, RECIPES)
     content = RECIPES[recipe] | {"recipe": recipe}
-    content |= {key: value for key, value in fields.items() if value is not None}
+    return _filled(Stage2Config, content, fields, overrides, f"recipe '{recipe}'")
+
+
+def stage1_config(overrides: Mapping[str, str] | None = None, **fields: Any) -> Stage1Config:
+    """The defaults of `Stage1Config`, then the given fields, then `--set` overrides; see `stage2_config`."""
+    return _filled(Stage1Config, {}, fields, overrides, "stage 1")
+
+
+def _filled[Config: LoopConfig](
+    config: type[Config],
+    content: Mapping[str, Any],
+    fields: Mapping[str, Any],
+    overrides: Mapping[str, str] | None,
+    source: str,
+) -> Config:
+    content = {**content, **{key: value for key, value in fields.items() if value is not None}}
     for key, value in (overrides or {}).items():
         content = _with(content, key.split("."), _parsed(key, value))
-    return validate(Stage2Config, content, "--set" if overrides else f"recipe '{recipe}'")
+    return validate(config, content, "--set" if overrides else source)
 
 
 def _with(content: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any]:
