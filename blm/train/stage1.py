@@ -65,7 +65,11 @@ class Stage1Config(LoopConfig):
     backbone: str = Field(default="tiny", description="tiny, a folder in Hugging Face form, or a hub id")
     steps: int = Field(default=200, ge=1, description="optimiser steps")
     batch_size: int = Field(default=8, ge=1, description="conversations per batch")
-    learning_rate: float = Field(default=5e-4, gt=0, description="after warm-up")
+    learning_rate: float = Field(
+        default=2e-3,
+        gt=0,
+        description="after warm-up; for a pretrained model of billions of parameters, near 1e-5",
+    )
     max_length: int = Field(default=1024, ge=16, description="tokens of a conversation; longer ones are cut")
     freeze: tuple[Part, ...] = Field(default=("vision",), description="parts that stay as they are")
     gradient_checkpointing: bool = Field(default=False, description="less memory, a third more time")
