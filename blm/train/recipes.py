@@ -43,7 +43,7 @@ BASE: dict[str, Any] = {
 TINY: dict[str, Any] = BASE | {
     "policy": {
         "width": 128,
-        "layers": 2,
+        "layers": 3,
         "heads": 4,
         "feed_forward": 2.0,
         "queries": 8,
@@ -52,11 +52,10 @@ TINY: dict[str, Any] = BASE | {
         "draws": 1,
         "future_weight": 0.0,
     },
-    "batch_size": 128,
-    "steps": 600,
-    "learning_rate": 2e-3,
-    "weight_decay": 0.01,
     "batch_size": 32,
+    "steps": 1500,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.01,
     "average_decay": 0.99,
     "precision": "float32",
     "device": "cpu",
