@@ -34,10 +34,11 @@ class DemoConfig(FrozenModel):
     output: Path = Path("demo")
     robot: str = "so100"
     task: str = "push-cube"
-    episodes: int = 240
+    episodes: int = 250
     image_size: int = 128
     stage1_steps: int = 60
-    stage2_steps: int = 1500
+    stage2_steps: int = 600
+    cameras: tuple[str, ...] = ("top",)
     rollouts: int = 20
     workers: int = 2
     seed: int = 0
@@ -173,6 +174,7 @@ def _train(config: DemoConfig, story: _Story, progress: Progress) -> None:
         output=config.output / "stage2",
         backbone=str(config.output / "stage1" / "backbone"),
         steps=config.stage2_steps,
+        cameras=config.cameras,
         seed=config.seed,
     )
     story.tell("stage2", lambda: train_stage2(stage2, progress), _training)
