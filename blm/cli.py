@@ -139,7 +139,7 @@ def _checked(model: type[Any], **settings: Any) -> Any:
 
 
 def _print_training(summary: Any) -> None:
-    losses = ", ".join(f"{name} {value:.3g}" for name, value in summary.losses.items())
+    losses = ", ".join(f"{name} {value:.3g}" for name, value in summary.losses.items() if "loss" in name)
     typer.echo(
         f"{summary.output}: {summary.steps} steps in {summary.seconds:.0f} s "
         f"({summary.samples_per_second:.0f} samples/s); {losses}"

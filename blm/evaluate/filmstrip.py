@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from blm.schemas.rollout import EpisodeEnd, EpisodeStart, Step
+from blm.schemas.rollout import FIRST_EVALUATION_SEED, EpisodeEnd, EpisodeStart, Step
 
 _INK, _PAPER = (35, 38, 45), (250, 249, 246)
 _GOOD, _BAD = (34, 130, 70), (180, 50, 45)
@@ -34,7 +34,7 @@ class FilmCamera:
         self.films: list[Film] = []
 
     def on_start(self, start: EpisodeStart) -> None:
-        self._frames, self._title = [], f"seed {start.seed}"
+        self._frames, self._title = [], f"scene {start.seed % FIRST_EVALUATION_SEED}"
 
     def on_step(self, step: Step) -> None:
         image = step.observation.images.get(self._camera)

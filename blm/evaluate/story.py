@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from blm.evaluate.page import Chart, Figure, Picture, Section, Table, render_pag
 from blm.evaluate.physical import HOLD_STILL, POLICY, REPLAY_MEAN, PhysicalSummary
 from blm.evaluate.report import success_section
 from blm.schemas.corpus import CorpusRecord, table_to_records
+from blm.schemas.episode import ATTEMPTS_FILE
 from blm.schemas.manifest import DROPPED_FILE, Manifest, read_manifest, write_atomically
 
 MOMENTS = 6
@@ -107,7 +109,7 @@ def _held(tracks: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _kept(folder: Path, splits: Manifest, corpus: Manifest) -> Section:
-    rows = []
+    rows = [_attempts(folder / "dataset")]
     for name, manifest in (("episodes", splits), ("conversations", corpus)):
         counts = manifest.counts
         parts = ", ".join(f"{split} {count}" for split, count in manifest.splits.items())
@@ -119,6 +121,14 @@ def _kept(folder: Path, splits: Manifest, corpus: Manifest) -> Section:
         f"Every input is kept or dropped with a reason; the {dropped} dropped ones are listed in dropped.parquet.",
         Table(("input", "in", "kept", "dropped", "splits"), rows, frozenset({1, 2})),
     )
+
+
+def _attempts(dataset: Path) -> tuple[str, ...]:
+    """The recording's row: attempts made, episodes kept, and why the others were not."""
+    attempts = pq.read_table(dataset / ATTEMPTS_FILE, columns=["kept", "reason"]).to_pylist()
+    causes = Counter(attempt["reason"] for attempt in attempts if not attempt["kept"])
+    kept = len(attempts) - causes.total()
+    return "attempts", str(len(attempts)), str(kept), _reasons(causes), "–"
 
 
 def _reasons(dropped: Mapping[str, int]) -> str:

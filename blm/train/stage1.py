@@ -29,7 +29,7 @@ from pydantic import Field
 from torch import nn
 
 from blm.schemas.errors import CheckpointError, ConfigError, DatasetError, OutputExistsError
-from blm.schemas.manifest import write_atomically
+from blm.schemas.manifest import read_manifest, write_atomically
 from blm.schemas.progress import Progress, silent
 from blm.train.backbone import load_model_and_processor
 from blm.train.checkpoint import latest_checkpoint
@@ -72,6 +72,12 @@ class Stage1Config(LoopConfig):
     )
     max_length: int = Field(default=1024, ge=16, description="tokens of a conversation; longer ones are cut")
     freeze: tuple[Part, ...] = Field(default=("vision",), description="parts that stay as they are")
+    freeze_blocks: int = Field(
+        default=0,
+        ge=0,
+        description="the first n language blocks, and the embedding they read, also stay as they are; with the vision "
+        "tower and merger frozen and n = Stage II's tap, the intent tokens do not change",
+    )
     gradient_checkpointing: bool = Field(default=False, description="less memory, a third more time")
     log_every: int = Field(default=5, ge=1, description="steps between rows of losses.jsonl")
     validation_fraction: float = Field(
@@ -95,6 +101,7 @@ def train_stage1(config: Stage1Config, progress: Progress | None = None) -> Trai
         ConfigError: the backbone is of a family that is not supported.
     """
     began, progress = time.monotonic(), progress or silent
+    read_manifest(config.corpus, "stage1-corpus")  # fails before anything is written
     _prepare_output(config)
     torch.manual_seed(config.seed)
     model, processor = load_model_and_processor(config.backbone)
@@ -288,12 +295,20 @@ def _trainable(model: Any, config: Stage1Config) -> Any:
             part = "merger"
         else:
             part = "vision" if "visual." in name else "language"
-        parameter.requires_grad_(part not in config.freeze)
+        parameter.requires_grad_(part not in config.freeze and not _is_early(name, config.freeze_blocks))
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ConfigError("Every part of the backbone is frozen.", "Leave a part out of `freeze`.")
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     return model.train()
+
+
+def _is_early(name: str, blocks: int) -> bool:
+    """Whether a parameter belongs to the first language blocks or the embedding before them."""
+    if blocks and "embed_tokens" in name:
+        return True
+    _, found, rest = name.partition("language_model.layers.")
+    return bool(found) and int(rest.split(".", 1)[0]) < blocks
 
 
 def _prepare_output(config: Stage1Config) -> None:

@@ -26,7 +26,7 @@ import torch
 from pydantic import Field
 
 from blm.schemas.errors import CheckpointError, ConfigError, DatasetError, OutputExistsError, UnknownNameError
-from blm.schemas.manifest import write_atomically
+from blm.schemas.manifest import read_manifest, write_atomically
 from blm.schemas.progress import Progress, silent
 from blm.train.backbone import Backbone, load_backbone
 from blm.train.batches import CachedIntent, LiveIntent, PolicyBatches
@@ -93,6 +93,7 @@ def train_stage2(config: Stage2Config, progress: Progress | None = None) -> Trai
         DatasetError, UnknownNameError, ConfigError: the splits or a setting do not fit.
     """
     began, progress = time.monotonic(), progress or silent
+    read_manifest(config.splits, "stage2-splits")  # fails before anything is written
     _prepare_output(config)
     torch.manual_seed(config.seed)
     with ShardBuild(config.splits) as build:
@@ -295,7 +296,7 @@ def _validate(
         generator = torch.Generator().manual_seed(config.seed + first)
         noise = torch.randn(len(indices), config.horizon, windows.axes, generator=generator)
         embodiment = torch.from_numpy(raw.embodiment).to(config.device)
-        chunk = model.sample(intent, encoded, embodiment, noise=noise).cpu().numpy()
+        chunk = model.sample(intent, encoded, embodiment, noise=noise, limit=transforms.clip).cpu().numpy()
         valid = raw.step_mask[:, :, None] & raw.axis_mask[:, None]
         errors.append(np.abs(transforms.decode_action(chunk, raw.state, raw.embodiment) - raw.action)[valid])
         still.append(np.abs(raw.state[:, None] - raw.action)[valid])

@@ -36,6 +36,8 @@ COEFFICIENTS = 30
 PATCH_GAIN = 0.25 / TEMPORAL_PATCH_SIZE
 BRANCH_GAIN = 0.3
 
+WEIGHT_GRID = 4096
+
 SPECIAL_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -143,12 +145,23 @@ def tiny_model(tokenizer: Any, seed: int = 0) -> PreTrainedModel:
     from transformers import Qwen2_5_VLForConditionalGeneration
 
     generator = torch.Generator().manual_seed(seed)
-    model = Qwen2_5_VLForConditionalGeneration(_configuration(tokenizer))
+    model = Qwen2_5_VLForConditionalGeneration(_configuration(tokenizer)).double()
     with torch.no_grad():
         _initialise_vision(model.model.visual, generator)
         _initialise_text(model.model.language_model, generator)
         model.lm_head.weight.normal_(0.0, 0.02, generator=generator)
-    return model.eval()
+        for parameter in model.parameters():
+            _round_to_grid(parameter)
+    return model.float().eval()
+
+
+def _round_to_grid(parameter: torch.Tensor) -> None:
+    """Round to multiples of 2⁻¹², in place.
+
+    QR and cosines differ in their last bits with the number of threads and the processor. In double precision those
+    bits vanish in the rounding, so that every machine builds the same weights and finds the same fingerprint.
+    """
+    parameter.copy_((parameter * WEIGHT_GRID).round() / WEIGHT_GRID)
 
 
 def _configuration(tokenizer: Any) -> Any:
@@ -208,9 +221,7 @@ def cosine_patch_basis(size: int, coefficients: int) -> torch.Tensor:
         ((row, column) for row in range(size) for column in range(size)),
         key=lambda pair: (pair[0] ** 2 + pair[1] ** 2, pair),
     )
-    return torch.stack(
-        [torch.outer(waves[row], waves[column]) for row, column in order[:coefficients]]
-    ).float()
+    return torch.stack([torch.outer(waves[row], waves[column]) for row, column in order[:coefficients]])
 
 
 def _initialise_vision(visual: Any, generator: torch.Generator) -> None:
@@ -246,14 +257,14 @@ def _initialise_merger(merger: Any, informative: int, generator: torch.Generator
     per_patch = last.out_features // MERGE_SIZE**2
     chosen = torch.cat([torch.arange(per_patch) + patch * VISION_WIDTH for patch in range(MERGE_SIZE**2)])
     half = first.out_features // 2
-    rotation = torch.empty(half, half)
+    rotation = torch.empty(half, half, dtype=torch.float64)
     torch.nn.init.orthogonal_(rotation, generator=generator)
-    rows = torch.zeros(half, first.in_features)
+    rows = torch.zeros(half, first.in_features, dtype=torch.float64)
     rows[torch.arange(len(chosen)), chosen] = 1.0
     spare = half - len(chosen)
     others = torch.tensor([i for i in range(first.in_features) if i % VISION_WIDTH < informative])
     others = others[~torch.isin(others, chosen)]
-    mixture = torch.empty(spare, len(others))
+    mixture = torch.empty(spare, len(others), dtype=torch.float64)
     torch.nn.init.orthogonal_(mixture, generator=generator)
     rows[len(chosen) :, others] = mixture
     first.weight.copy_(torch.cat([rotation @ rows, -(rotation @ rows)]))

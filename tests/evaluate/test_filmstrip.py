@@ -22,7 +22,7 @@ def test_the_camera_keeps_every_second_frame_of_each_rollout():
             camera.on_step(Step(index, seen, np.zeros(6), "", False))
         camera.on_end(EpisodeEnd(True, 5, "success"))
     assert [reel.frames[:, 0, 0, 0].tolist() for reel in camera.films] == [[0, 2, 4]] * 2
-    assert camera.films[0].title == "seed 8"
+    assert camera.films[0].title == "scene 8"
 
 
 def test_a_contact_sheet_has_a_row_per_film_with_its_frames_and_outcome(tmp_path):

@@ -1,6 +1,7 @@
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -116,3 +117,17 @@ def test_errors_before_any_work(corpus, tmp_path):
         train_stage1(settings(corpus, tmp_path / "ice", freeze=("vision", "merger", "language")))
     with pytest.raises(DatasetError, match=r"manifest\.json"):
         train_stage1(settings(tmp_path, tmp_path / "nothing"))
+
+
+def test_with_everything_below_the_tap_frozen_the_intent_tokens_do_not_change(corpus, tmp_path):
+    frozen = {"freeze": ("vision", "merger"), "freeze_blocks": 2, "steps": 2}
+    train_stage1(settings(corpus, tmp_path / "kept", **frozen))
+    train_stage1(settings(corpus, tmp_path / "moved", steps=2))
+    images = np.random.default_rng(0).integers(0, 255, (1, 1, 128, 128, 3), dtype=np.uint8)
+
+    def intent(spec: str) -> torch.Tensor:
+        return load_backbone(spec, tap=2).intent(images, ["push the cube"]).hidden
+
+    before = intent("tiny")
+    assert torch.equal(intent(str(tmp_path / "kept" / "backbone")), before)
+    assert not torch.equal(intent(str(tmp_path / "moved" / "backbone")), before)

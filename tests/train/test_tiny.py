@@ -13,6 +13,7 @@ from blm.train.tiny import (
     build_tiny,
     cosine_patch_basis,
     save_tiny,
+    tiny_model,
     tiny_tokenizer,
 )
 
@@ -68,8 +69,10 @@ def test_saved_and_loaded_it_gives_the_same_logits(tmp_path):
 
 def test_the_cosine_basis_is_orthonormal_and_starts_with_the_mean():
     basis = cosine_patch_basis(PATCH_SIZE, COEFFICIENTS).flatten(1)
-    torch.testing.assert_close(basis @ basis.T, torch.eye(COEFFICIENTS), atol=1e-6, rtol=0)
-    torch.testing.assert_close(basis[0], torch.full((PATCH_SIZE**2,), 1 / PATCH_SIZE))
+    torch.testing.assert_close(
+        basis @ basis.T, torch.eye(COEFFICIENTS, dtype=torch.float64), atol=1e-6, rtol=0
+    )
+    torch.testing.assert_close(basis[0], torch.full((PATCH_SIZE**2,), 1 / PATCH_SIZE, dtype=torch.float64))
 
 
 def test_the_merger_starts_as_a_linear_map_of_what_it_merges():
@@ -78,3 +81,17 @@ def test_the_merger_starts_as_a_linear_map_of_what_it_merges():
     with torch.inference_mode():
         mlp = visual.merger.mlp
         torch.testing.assert_close(mlp(a) + mlp(b), mlp(a + b), atol=1e-4, rtol=1e-4)
+
+
+def test_the_weights_do_not_depend_on_the_number_of_threads():
+    threads = torch.get_num_threads()
+    try:
+        digests = []
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            model = tiny_model(tiny_tokenizer())
+            weights = b"".join(weight.detach().numpy().tobytes() for weight in model.parameters())
+            digests.append(hashlib.sha256(weights).hexdigest())
+    finally:
+        torch.set_num_threads(threads)
+    assert digests[0] == digests[1]

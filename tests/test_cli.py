@@ -1,0 +1,92 @@
+"""The command line as a person types it: what goes wrong is said calmly, with a remedy and the right exit code."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from blm import __version__
+from blm.cli import app
+from tests.factories import make_dataset
+
+runner = CliRunner()
+
+
+def run(*arguments: object):
+    return runner.invoke(app, [str(argument) for argument in arguments])
+
+
+def test_version():
+    assert run("--version").output == f"blm {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("collect", "--robot", "so10"), 2, "there are: panda, so100"),
+        (("collect", "--task", "pick-cup"), 2, "there are: lift-peg-upright, pick-cube"),
+        (("collect", "--operator", "ghost"), 2, "operator 'ghost' is not available"),
+        (("collect", "--episodes", "0"), 2, "Invalid value for '--episodes'"),
+        (("curate", "build-splits", "nowhere", "--output", "out"), 1, "nowhere"),
+        (("curate", "build-splits", "--output", "out"), 2, "'datasets' is missing"),
+        (("curate", "build-corpus", "--source", "nowhere", "--output", "out"), 2, "KIND:PATH"),
+        (("curate", "build-corpus", "--source", "lama:x", "--output", "out"), 2, "lerobot, llava"),
+        (("train", "stage1", "--corpus", "nowhere", "--output", "out"), 1, "nowhere"),
+        (("train", "stage2", "--splits", "nowhere", "--output", "out"), 1, "nowhere"),
+        (("train", "stage2", "--splits", "x", "--recipe", "huge"), 2, "there are: base, tiny"),
+        (("train", "stage2", "--splits", "x", "--set", "policy.with=3"), 2, "unknown key 'policy.with'"),
+        (("train", "stage2", "--splits", "x", "--set", "steps"), 2, "is not KEY=VALUE"),
+        (("evaluate", "physical", "nowhere", "--output", "out"), 1, "nowhere"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_wrong_input_says_what_is_wrong_and_writes_nothing(arguments, code, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert (result.exit_code, result.exception is None or isinstance(result.exception, SystemExit)) == (
+        code,
+        True,
+    )
+    assert message in " ".join(result.output.split())
+    assert "Traceback" not in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_splits_from_a_dataset_as_text_and_as_json(tmp_path):
+    dataset = make_dataset(tmp_path / "dataset", episodes=4, frames=20)
+    arguments = ("curate", "build-splits", dataset, "--output", tmp_path / "splits")
+    text = run(*arguments)
+    assert text.exit_code == 0, text.output
+    assert "4 episodes in, 4 kept, dropped: none" in text.output
+    assert "next: blm train stage2" in text.output
+    summary = json.loads(run(*arguments, "--json").stdout)
+    assert summary["counts"] == {"inputs": 4, "kept": 4, "dropped": {}}
+
+
+def test_another_build_is_not_overwritten_unasked(tmp_path):
+    first = make_dataset(tmp_path / "first", episodes=3, frames=20)
+    second = make_dataset(tmp_path / "second", episodes=3, frames=20, seed=9)
+    assert run("curate", "build-splits", first, "--output", tmp_path / "splits").exit_code == 0
+    refused = run("curate", "build-splits", second, "--output", tmp_path / "splits")
+    assert refused.exit_code == 2
+    assert "--overwrite" in refused.output
+    assert (
+        run("curate", "build-splits", second, "--output", tmp_path / "splits", "--overwrite").exit_code == 0
+    )
+
+
+def test_corpus_from_a_dataset(tmp_path):
+    dataset = make_dataset(tmp_path / "dataset", episodes=3, frames=20)
+    result = run("curate", "build-corpus", "--source", f"lerobot:{dataset}", "--output", tmp_path / "corpus")
+    assert result.exit_code == 0, result.output
+    assert "next: blm train stage1" in result.output
+
+
+def test_the_demo_replaces_only_demos(tmp_path):
+    (tmp_path / "thesis.txt").write_text("do not delete")
+    result = run("demo", "--output", tmp_path, "--overwrite")
+    assert result.exit_code == 2
+    assert "something else than a demo" in result.output
+    assert (tmp_path / "thesis.txt").read_text() == "do not delete"
