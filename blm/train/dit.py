@@ -54,7 +54,6 @@ class PerEmbodimentLinear(nn.Module):
         super().__init__()
         bound = 1 / math.sqrt(inputs)
         self.weight = nn.Parameter(torch.empty(embodiments, inputs, outputs).uniform_(-bound, bound))
-        # Kept as matrices of one row so that weight decay, which spares vectors, would have to be told apart by name.
         self.bias = nn.Parameter(torch.zeros(embodiments, outputs))
 
     def forward(self, values: torch.Tensor, embodiment: torch.Tensor) -> torch.Tensor:

@@ -184,10 +184,12 @@ class FlowPolicy(nn.Module):
         *,
         noise: torch.Tensor | None = None,
         steps: int | None = None,
+        limit: float = float("inf"),
     ) -> torch.Tensor:
         """Draw one action chunk per row: (B, horizon, A) in network units, by Euler steps from t = 0 to 1.
 
-        `noise` (B, horizon, A) is the starting point; without it, it is drawn from torch's global generator.
+        `noise` (B, horizon, A) is the starting point; without it, it is drawn from torch's global generator. No
+        training action lies outside ±`limit` (the transforms' clip), so no predicted one is let out either.
         """
         steps = steps or self.config.sampling_steps
         shape = (len(state), 1, self.shape.horizon, self.shape.axes)
@@ -198,8 +200,8 @@ class FlowPolicy(nn.Module):
             t = step / steps
             time = torch.full((len(state), 1), t, device=state.device)
             out, _ = self._run(x, time, states, seen, embodiment)
-            velocity = out.float() if self.config.prediction == "velocity" else (out.float() - x) / (1 - t)
-            x = x + velocity / steps
+            predicted = out.float() if self.config.prediction == "action" else x + (1 - t) * out.float()
+            x = x + (predicted.clamp(-limit, limit) - x) / (1 - t) / steps
         return x[:, 0]
 
     def encode_intent(self, intent: IntentTokens) -> torch.Tensor:

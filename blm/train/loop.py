@@ -112,7 +112,8 @@ class MovingAverage:
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
         averaged = dict(self.model.named_parameters())
         pairs = [(averaged[n], p) for n, p in model.named_parameters() if p.requires_grad]
-        self._averaged, self._current = [a for a, _ in pairs], [p for _, p in pairs]
+        self._averaged: list[torch.Tensor] = [mine for mine, _ in pairs]
+        self._current: list[torch.Tensor] = [theirs for _, theirs in pairs]
         self._buffers = list(zip(self.model.buffers(), model.buffers(), strict=True))
         self._names = [n for n, p in model.named_parameters() if p.requires_grad]
 

@@ -133,6 +133,7 @@ class Policy:
             torch.from_numpy(self._transforms.encode_state(padded, embodiment)).to(self._device),
             torch.from_numpy(embodiment).to(self._device),
             noise=noise,
+            limit=self._transforms.clip,
         )
         decoded = self._transforms.decode_action(chunk.cpu().numpy(), padded, embodiment)
         return self._transforms.cut(decoded[0], self._embodiment)

@@ -62,7 +62,7 @@ def losses(model: FlowPolicy, given: PolicyBatch) -> dict[str, float]:
 
 @pytest.mark.parametrize("prediction", ["velocity", "action"])
 def test_padded_steps_and_axes_have_no_influence(prediction: str) -> None:
-    model = FlowPolicy(PolicyConfig(**(SMALL.model_dump() | {"prediction": prediction})), SHAPE)
+    model = FlowPolicy(PolicyConfig.model_validate(SMALL.model_dump() | {"prediction": prediction}), SHAPE)
     given = batch()
     action = torch.where(given.step_mask[:, :, None] & given.axis_mask[:, None], given.action, 1e3)
     state = torch.where(given.axis_mask, given.state, -1e3)
@@ -147,7 +147,7 @@ def test_the_future_target_is_the_average_bridge_and_gets_no_gradient() -> None:
 
 
 def test_without_a_future_weight_there_are_no_future_tokens() -> None:
-    model = FlowPolicy(PolicyConfig(**(SMALL.model_dump() | {"future_weight": 0.0})), SHAPE)
+    model = FlowPolicy(PolicyConfig.model_validate(SMALL.model_dump() | {"future_weight": 0.0}), SHAPE)
     assert set(losses(model, batch())) == {"loss", "action_loss"}
     assert len(model.places) == 1 + H
 
@@ -159,7 +159,7 @@ def test_a_perfect_prediction_is_sampled_exactly(
 ) -> None:
     """Both parametrisations integrate along the same straight line from the noise to the action."""
     model, given = (
-        FlowPolicy(PolicyConfig(**(SMALL.model_dump() | {"prediction": prediction})), SHAPE),
+        FlowPolicy(PolicyConfig.model_validate(SMALL.model_dump() | {"prediction": prediction}), SHAPE),
         batch(),
     )
     noise = torch.randn(B, H, A)
@@ -171,7 +171,7 @@ def test_a_perfect_prediction_is_sampled_exactly(
 
 def test_one_batch_is_learned_by_heart_and_sampled_back() -> None:
     changes = {"prediction": "action", "steps_per_token": 4, "draws": 4, "future_weight": 0.0}
-    model, given = FlowPolicy(PolicyConfig(**(SMALL.model_dump() | changes)), SHAPE), batch()
+    model, given = FlowPolicy(PolicyConfig.model_validate(SMALL.model_dump() | changes), SHAPE), batch()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     generator, seen = torch.Generator().manual_seed(0), []
     for step in range(150):

@@ -39,14 +39,12 @@ class Points:
         self.order.load_state_dict(state)
 
 
-def make_loop(output: Path, progress=None, batch_size: int = 8, **changes) -> tuple[TrainLoop, nn.Module]:
+def make_loop(output: Path, progress=None, batch_size: int = 8, **changes) -> tuple[TrainLoop, nn.Sequential]:
     torch.manual_seed(7)
     model = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.2), nn.Linear(8, 1))
-    config = LoopConfig(
-        **(
-            {"steps": 6, "learning_rate": 1e-2, "log_every": 1, "average_decay": 0.9, "checkpoint_every": 2}
-            | changes
-        )
+    config = LoopConfig.model_validate(
+        {"steps": 6, "learning_rate": 1e-2, "log_every": 1, "average_decay": 0.9, "checkpoint_every": 2}
+        | changes
     )
     loop = TrainLoop(
         model, Points(batch_size), config, output, samples_per_batch=batch_size, progress=progress

@@ -41,6 +41,7 @@ def test_overrides_reach_nested_keys_and_leave_the_recipe_alone() -> None:
         ("policy.width", "30", r"width \(30\) must be a multiple of heads"),
         ("steps.x", "1", "'steps' is a single value"),
         ("cameras", "[top", "'cameras' is not readable"),
+        ("cameras", "[side", "'cameras' is not readable"),
     ],
 )
 def test_wrong_overrides_are_named(key: str, value: str, message: str) -> None:
