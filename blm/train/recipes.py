@@ -7,6 +7,7 @@ more GPUs. Parts (policy, loop, reader) know nothing of recipes.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import yaml
@@ -116,9 +117,10 @@ def _with(content: Mapping[str, Any], path: list[str], value: Any) -> dict[str, 
 
 def _parsed(key: str, value: str) -> Any:
     # YAML 1.1 reads 1e-3 as text; a number is meant.
+    with suppress(ValueError):
+        if "e" in value.lower():
+            return float(value)
     try:
-        return float(value) if "e" in value.lower() else yaml.safe_load(value)
-    except ValueError:
         return yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set: the value of '{key}' is not readable: {value!r}.") from error
