@@ -455,7 +455,7 @@ def physical(
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
     episodes: Annotated[int, typer.Option(min=20, help="Demonstrations to record.")] = 250,
-    rollouts: Annotated[int, typer.Option(min=1, help="Fresh scenes to drive in.")] = 20,
+    rollouts: Annotated[int, typer.Option(min=1, help="Fresh scenes to drive in.")] = 50,
     seed: Annotated[int, typer.Option(min=0, help="Of scenes and training.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes for simulation.")] = 2,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier demo there.")] = False,

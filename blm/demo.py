@@ -39,7 +39,7 @@ class DemoConfig(FrozenModel):
     stage1_steps: int = 60
     stage2_steps: int = 800
     cameras: tuple[str, ...] = ("top",)
-    rollouts: int = 20
+    rollouts: int = 50
     workers: int = 2
     seed: int = 0
     overwrite: bool = False

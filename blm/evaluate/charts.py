@@ -40,7 +40,7 @@ def line_chart(
     return _svg(figure)
 
 
-def band_chart(x: Sequence[float], tracks: Mapping[str, np.ndarray], x_label: str, y_label: str) -> str:
+def band_chart(x: np.ndarray, tracks: Mapping[str, np.ndarray], x_label: str, y_label: str) -> str:
     """Several quantities over time, each an array (episodes, T): median line and 10–90 % band; returns SVG text."""
     figure, axes = _new((6.4, 3.4))
     for index, (name, values) in enumerate(tracks.items()):
@@ -80,8 +80,8 @@ def _new(size: tuple[float, float]):
     axes.tick_params(colors="#6a6f7a", labelsize=8)
     axes.grid(axis="y", color="#ece9e2", linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.xaxis.label.set_size(9)
-    axes.yaxis.label.set_size(9)
+    axes.xaxis.label.set_fontsize(9)
+    axes.yaxis.label.set_fontsize(9)
     return figure, axes
 
 

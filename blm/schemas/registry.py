@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from blm.schemas.errors import ConfigError, UnknownNameError
 
@@ -17,8 +18,8 @@ def named_files(folder: str, entry_point_group: str) -> dict[str, Path]:
     """
     found = {path.stem: path for path in _shipped(folder)}
     for entry_point in entry_points(group=entry_point_group):
-        target = entry_point.load()
-        found[entry_point.name] = Path(target() if callable(target) else target)
+        target: Any = entry_point.load()
+        found[entry_point.name] = Path(str(target() if callable(target) else target))
     return found
 
 

@@ -15,7 +15,6 @@ import numpy as np
 from blm.schemas.embodiment import Embodiment
 from blm.schemas.task import Task
 
-
 FIRST_EVALUATION_SEED = 1_000_000_000
 """Evaluation uses scene seeds from here on; collection stays below, so that none can have been trained on."""
 

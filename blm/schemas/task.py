@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from blm.schemas.embodiment import Vector3
+from blm.schemas.errors import ConfigError
 from blm.schemas.registry import named_files, resolve_file
 from blm.schemas.yaml_model import FrozenModel, read_yaml, validate
 
@@ -148,8 +149,10 @@ def load_task(name: str, embodiment: str) -> Task:
     """
     path: Path = resolve_file("task", name, "tasks", ENTRY_POINTS)
     content = read_yaml(path)
-    changes: Mapping[str, Any] = content.pop("per_embodiment", {}).get(embodiment, {})
-    return validate(Task, _merged(content, changes), str(path))
+    per_embodiment = content.pop("per_embodiment", {})
+    if not isinstance(per_embodiment, Mapping):
+        raise ConfigError(f"{path}: key 'per_embodiment' must map robots to what differs for them.")
+    return validate(Task, _merged(content, per_embodiment.get(embodiment) or {}), str(path))
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,6 +160,7 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     result = dict(base)
     for key, value in changes.items():
         below = result.get(key)
-        both = isinstance(value, Mapping) and isinstance(below, Mapping)
-        result[key] = _merged(below, value) if both else value
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            value = _merged(below, value)
+        result[key] = value
     return result

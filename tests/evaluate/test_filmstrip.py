@@ -42,7 +42,7 @@ def test_a_moving_picture_lasts_as_long_as_the_longest_film(tmp_path):
         assert picture.size == (2 * 36, 26)
         # Equal neighbours are merged when a GIF is written, so count time instead of frames.
         total = 0
-        for index in range(picture.n_frames):
+        for index in range(getattr(picture, "n_frames", 1)):
             picture.seek(index)
             total += picture.info["duration"]
     assert total == (7 + 8) * 100

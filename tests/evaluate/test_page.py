@@ -21,7 +21,7 @@ class Collector(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         if tag == "img":
-            self.images.append(dict(attrs)["src"])
+            self.images.append(dict(attrs)["src"] or "")
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -65,7 +65,7 @@ def test_charts_are_svg_and_the_same_every_time():
     noisy = np.sin(np.arange(200)).tolist()
     for draw in (
         lambda: line_chart({"a": (range(200), noisy), "b": ([1, 2], [1.0, 2.0])}, "x", "y", log_y=False),
-        lambda: band_chart([0, 1], {"joint": np.array([[0.0, 1.0], [2.0, 3.0]])}, "s", "deg"),
+        lambda: band_chart(np.array([0.0, 1.0]), {"joint": np.array([[0.0, 1.0], [2.0, 3.0]])}, "s", "deg"),
         lambda: success_chart([("policy", 0.5, 0.3, 0.7), ("baseline", 0.0, 0.0, 0.2)]),
     ):
         assert draw().startswith("<svg")
