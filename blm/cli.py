@@ -427,7 +427,8 @@ def physical(
 
     Example: blm evaluate physical runs/stage2 --rollouts 20 --output evaluation
     """
-    from blm.evaluate.physical import PhysicalConfig, evaluate_physical
+    from blm.evaluate.physical import evaluate_physical
+    from blm.evaluate.results import PhysicalConfig
 
     config = _checked(
         PhysicalConfig,

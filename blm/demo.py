@@ -22,7 +22,7 @@ from blm.schemas.progress import Progress, silent
 from blm.schemas.yaml_model import FrozenModel
 
 if TYPE_CHECKING:
-    from blm.evaluate.physical import PhysicalSummary
+    from blm.evaluate.results import PhysicalSummary
 
 MARKER = "demo.json"
 """Written last; also how a folder is recognised as a demo that may be replaced."""
@@ -194,7 +194,8 @@ def _training(summary: Any) -> str:
 
 
 def _evaluate(config: DemoConfig, story: _Story, progress: Progress) -> PhysicalSummary:
-    from blm.evaluate.physical import POLICY, PhysicalConfig, evaluate_physical
+    from blm.evaluate.physical import evaluate_physical
+    from blm.evaluate.results import POLICY, PhysicalConfig
 
     settings = PhysicalConfig(
         run=config.output / "stage2",

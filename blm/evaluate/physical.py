@@ -20,87 +20,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blm.evaluate.filmstrip import Film, contact_sheet, moving_picture
-from blm.evaluate.proportion import wilson_interval
+from blm.evaluate.report import write_physical_report
+from blm.evaluate.results import (
+    AGENTS,
+    HOLD_STILL,
+    POLICY,
+    REPLAY_MEAN,
+    PairResult,
+    PhysicalConfig,
+    PhysicalSummary,
+    Rollout,
+)
 from blm.schemas.embodiment import load_embodiment
 from blm.schemas.errors import OutputExistsError, UsageError
 from blm.schemas.manifest import write_atomically
 from blm.schemas.progress import Progress, silent
 from blm.schemas.rollout import FIRST_EVALUATION_SEED
 from blm.schemas.task import load_task
-from blm.schemas.yaml_model import FrozenModel
 
 if TYPE_CHECKING:
     from blm.schemas.rollout import Agent
-
-POLICY, HOLD_STILL, REPLAY_MEAN = "policy", "hold still", "replay mean"
-AGENTS = (POLICY, HOLD_STILL, REPLAY_MEAN)
-
-
-class PhysicalConfig(FrozenModel):
-    """What to evaluate.
-
-    `robots` and `tasks` default to the pairs the policy was trained on. `film` is how many rollouts per pair are
-    kept as pictures.
-    """
-
-    run: Path
-    output: Path
-    robots: tuple[str, ...] = ()
-    tasks: tuple[str, ...] = ()
-    rollouts: int = 50
-    seed: int = FIRST_EVALUATION_SEED
-    baselines: bool = True
-    models: str = "own"
-    workers: int = 1
-    film: int = 8
-    overwrite: bool = False
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """One finished rollout."""
-
-    agent: str
-    robot: str
-    task: str
-    seed: int
-    success: bool
-    steps: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class PairResult:
-    """Success of one agent on one robot × task pair, with a Wilson 95 % interval."""
-
-    agent: str
-    robot: str
-    task: str
-    successes: int
-    rollouts: int
-
-    @property
-    def rate(self) -> float:
-        return self.successes / self.rollouts
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        return wilson_interval(self.successes, self.rollouts)
-
-
-@dataclass(frozen=True)
-class PhysicalSummary:
-    """Where the results are, and the results."""
-
-    output: Path
-    results: tuple[PairResult, ...]
-    seconds: float
-    pictures: tuple[Path, ...]
-
-    def rate(self, agent: str) -> float:
-        """Mean success of one agent over all pairs."""
-        rates = [result.rate for result in self.results if result.agent == agent]
-        return float(np.mean(rates))
 
 
 @dataclass(frozen=True)
@@ -271,8 +210,6 @@ def _draw(output: Path, films: dict[tuple[str, str], list[Film]]) -> Iterable[Pa
 
 
 def _write(config: PhysicalConfig, summary: PhysicalSummary, rollouts: Sequence[Rollout]) -> None:
-    from blm.evaluate.report import write_physical_report
-
     table = pa.Table.from_pylist([vars(rollout) for rollout in rollouts])
     pq.write_table(table, config.output / "rollouts.parquet")
     write_physical_report(config, summary)

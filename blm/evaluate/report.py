@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from blm.evaluate.charts import success_chart
 from blm.evaluate.page import Chart, Figure, Picture, Section, Table, render_page
+from blm.evaluate.results import POLICY, PairResult, PhysicalConfig, PhysicalSummary
 from blm.schemas.manifest import write_atomically
-
-if TYPE_CHECKING:
-    from blm.evaluate.physical import PairResult, PhysicalConfig, PhysicalSummary
 
 COLUMNS = ("agent", "robot", "task", "success", "rate", "95 % interval")
 PHYSICS_NOTE = (
@@ -56,8 +53,6 @@ def _picture(path: Path) -> Picture:
 
 def write_physical_report(config: PhysicalConfig, summary: PhysicalSummary) -> Path:
     """Write `report.html` into the evaluation's output folder and return its path."""
-    from blm.evaluate.physical import POLICY
-
     policy = [result for result in summary.results if result.agent == POLICY]
     figures = [
         Figure(f"{100 * summary.rate(POLICY):.0f} %", "policy success, mean of pairs"),

@@ -14,8 +14,8 @@ from PIL import Image
 
 from blm.evaluate.charts import band_chart, line_chart
 from blm.evaluate.page import Chart, Figure, Picture, Section, Table, render_page
-from blm.evaluate.physical import HOLD_STILL, POLICY, REPLAY_MEAN, PhysicalSummary
 from blm.evaluate.report import success_section
+from blm.evaluate.results import HOLD_STILL, POLICY, REPLAY_MEAN, PhysicalSummary
 from blm.schemas.corpus import CorpusRecord, table_to_records
 from blm.schemas.episode import ATTEMPTS_FILE
 from blm.schemas.manifest import DROPPED_FILE, Manifest, read_manifest, write_atomically

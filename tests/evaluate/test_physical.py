@@ -10,13 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import blm.train.stage2
-from blm.evaluate.physical import (
-    HOLD_STILL,
-    POLICY,
-    REPLAY_MEAN,
-    PhysicalConfig,
-    evaluate_physical,
-)
+from blm.evaluate.physical import evaluate_physical
+from blm.evaluate.results import HOLD_STILL, POLICY, REPLAY_MEAN, PhysicalConfig
 from blm.schemas.embodiment import load_embodiment
 from blm.schemas.errors import OutputExistsError, UsageError
 from blm.schemas.rollout import FIRST_EVALUATION_SEED

@@ -48,7 +48,7 @@ def load_spec(name: str, source: str = "own") -> mujoco.MjSpec:
     if source == "menagerie":
         from blm.collect.sim.models.menagerie import load_menagerie_spec
 
-        return load_menagerie_spec(name)
+        return load_menagerie_spec(name, path)
     import mujoco
 
     return mujoco.MjSpec.from_file(str(path))

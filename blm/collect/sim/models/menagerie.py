@@ -17,7 +17,6 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
-from blm.collect.sim.models.library import model_path
 from blm.schemas.errors import SimulationError
 
 ROOT_VARIABLE = "MENAGERIE_ROOT"
@@ -87,8 +86,8 @@ DRESSES: Mapping[str, Dress] = {
 }
 
 
-def load_menagerie_spec(name: str) -> mujoco.MjSpec:
-    """Our model `name` with Menagerie's meshes for its looks.
+def load_menagerie_spec(name: str, own: Path) -> mujoco.MjSpec:
+    """Our model `name`, the MJCF file `own`, with Menagerie's meshes for its looks.
 
     Raises:
         SimulationError: Menagerie has no such robot, is not installed, or its model does not load.
@@ -106,7 +105,7 @@ def load_menagerie_spec(name: str) -> mujoco.MjSpec:
         raise SimulationError(
             f"{path} does not load: {error}", f"Check ${ROOT_VARIABLE}, or use source 'own'."
         ) from error
-    spec = mujoco.MjSpec.from_file(str(model_path(name)))
+    spec = mujoco.MjSpec.from_file(str(own))
     _undress(spec)
     _put_on(spec, vendor, dress)
     return spec
