@@ -58,6 +58,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as on
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
 ]
+OverwriteBuild = Annotated[bool, typer.Option("--overwrite", help="Replace another build there.")]
+ResumeTraining = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")]
 ModelsOption = Annotated[
     str, typer.Option(help="Robot models: own (shipped), or menagerie (vendor meshes you have).")
 ]
@@ -136,6 +138,22 @@ def _checked(model: type[Any], **settings: Any) -> Any:
     from blm.schemas.yaml_model import validate
 
     return validate(model, settings, "command line")
+
+
+def _given(settings: dict[str, Any]) -> dict[str, Any]:
+    """What was typed; the rest keeps its default."""
+    return {key: value for key, value in settings.items() if value is not None}
+
+
+def _build_settings(
+    given: dict[str, Any], config: Path | None, output: Path | None, default: Path, overwrite: bool
+) -> dict[str, Any]:
+    """What a build is told on the command line; its folder may also stand in the configuration file."""
+    from blm.schemas.yaml_model import read_yaml
+
+    if output is None and not (config and "output" in read_yaml(config)):
+        output = default
+    return _given(given | {"output": output, "overwrite": overwrite or None})
 
 
 def _print_training(summary: Any) -> None:
@@ -242,14 +260,14 @@ def build_splits(
     datasets: Annotated[
         list[Path] | None, typer.Argument(help="LeRobot v3 dataset folders.", show_default=False)
     ] = None,
-    output: Annotated[Path, typer.Option(help="Folder of the build.")] = Path("splits"),
+    output: Annotated[Path | None, typer.Option(help="Folder of the build.", show_default="splits")] = None,
     config: Annotated[Path | None, typer.Option(help="splits.yaml; options here win over it.")] = None,
     image_size: Annotated[
         int | None, typer.Option(help="Side of the stored images in pixels.", show_default="as recorded")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Decides which episode goes to which split.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Threads; no effect on the result.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another build there.")] = False,
+    overwrite: OverwriteBuild = False,
     as_json: JsonOption = False,
 ) -> None:
     """Turn recorded datasets into checked, split and sharded training data for stage 2.
@@ -259,11 +277,8 @@ def build_splits(
     from blm.curate.episodes.build import build_splits as run
     from blm.curate.episodes.config import SplitsConfig, read_splits_config
 
-    given = {"datasets": datasets, "image_size": image_size, "seed": seed, "workers": workers}
-    settings = {key: value for key, value in given.items() if value is not None} | {
-        "output": output,
-        "overwrite": overwrite,
-    }
+    given = {"datasets": datasets or None, "image_size": image_size, "seed": seed, "workers": workers}
+    settings = _build_settings(given, config, output, Path("splits"), overwrite)
     built = read_splits_config(config, **settings) if config else _checked(SplitsConfig, **settings)
     with _progress_bar(as_json) as progress:
         summary = run(built, progress)
@@ -284,13 +299,13 @@ def build_corpus(
         list[str] | None,
         typer.Option(metavar="KIND:PATH", help="lerobot:DATASET or llava:FILE; may be repeated."),
     ] = None,
-    output: Annotated[Path, typer.Option(help="Folder of the build.")] = Path("corpus"),
+    output: Annotated[Path | None, typer.Option(help="Folder of the build.", show_default="corpus")] = None,
     config: Annotated[Path | None, typer.Option(help="corpus.yaml; options here win over it.")] = None,
     questions: Annotated[
         int | None, typer.Option(min=1, help="Questions asked about each recorded episode.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Decides wordings, frames and splits.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another build there.")] = False,
+    overwrite: OverwriteBuild = False,
     as_json: JsonOption = False,
 ) -> None:
     """Turn recordings and conversation files into a corpus for stage 1.
@@ -303,8 +318,7 @@ def build_corpus(
     from blm.curate.corpus.config import CorpusConfig, read_corpus_config
 
     given = {"sources": source or None, "questions_per_episode": questions, "seed": seed}
-    settings = {key: value for key, value in given.items() if value is not None}
-    settings |= {"output": output, "overwrite": overwrite}
+    settings = _build_settings(given, config, output, Path("corpus"), overwrite)
     built = read_corpus_config(config, **settings) if config else _checked(CorpusConfig, **settings)
     with _progress_bar(as_json) as progress:
         summary = run(built, progress)
@@ -327,7 +341,7 @@ def stage1(
     seed: Annotated[int | None, typer.Option(min=0, help="Of the order of conversations.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
     settings: SetOption = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
+    resume: ResumeTraining = False,
     as_json: JsonOption = False,
 ) -> None:
     """Fine-tune a multimodal language model on a corpus; only what the assistant says counts.
@@ -373,7 +387,7 @@ def stage2(
     seed: Annotated[int | None, typer.Option(min=0, help="Of weights, order and noise.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, …", show_default="the recipe's")] = None,
     settings: SetOption = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
+    resume: ResumeTraining = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a diffusion policy driven by the frozen backbone through the intent bridge.
@@ -441,7 +455,7 @@ def physical(
         workers=workers,
         models=models,
         overwrite=overwrite,
-        **({} if seed is None else {"seed": seed}),
+        **_given({"seed": seed}),
     )
     with _progress_bar(as_json) as progress:
         summary = evaluate_physical(config, progress)

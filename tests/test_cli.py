@@ -77,6 +77,19 @@ def test_another_build_is_not_overwritten_unasked(tmp_path):
     )
 
 
+def test_the_configuration_file_holds_unless_an_option_says_otherwise(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_dataset(tmp_path / "dataset", episodes=3, frames=20)
+    (tmp_path / "splits.yaml").write_text("datasets: [dataset]\noutput: mine\nseed: 7\nimage_size: 32\n")
+    assert run("curate", "build-splits", "--config", "splits.yaml").exit_code == 0
+    config = json.loads((tmp_path / "mine" / "manifest.json").read_text())["config"]
+    assert (config["seed"], config["image_size"]) == (7, [32, 32])
+    arguments = ("--config", "splits.yaml", "--seed", "0", "--output", "other")
+    assert run("curate", "build-splits", *arguments).exit_code == 0
+    assert json.loads((tmp_path / "other" / "manifest.json").read_text())["config"]["seed"] == 0
+    assert not (tmp_path / "splits").exists()
+
+
 def test_corpus_from_a_dataset(tmp_path):
     dataset = make_dataset(tmp_path / "dataset", episodes=3, frames=20)
     result = run("curate", "build-corpus", "--source", f"lerobot:{dataset}", "--output", tmp_path / "corpus")
