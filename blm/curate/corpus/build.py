@@ -31,7 +31,6 @@ from blm.curate.corpus.config import CorpusConfig, Source, SourceConfig
 from blm.curate.corpus.conversation import Conversation, Drop
 from blm.curate.corpus.sources import SourceKind, source_kind
 from blm.curate.corpus.stages import Pipeline
-from blm.curate.episodes.build import BuildSummary
 from blm.curate.episodes.config import DatasetSource
 from blm.curate.episodes.index import dataset_names
 from blm.curate.episodes.splits import SPLITS
@@ -42,10 +41,10 @@ from blm.curate.shards import (
     ShardWriter,
     file_sha256,
     forget_progress,
-    read_shard_table,
     write_parquet,
     write_shard_tables,
 )
+from blm.curate.summary import BuildSummary, summarise
 from blm.schemas.corpus import CORPUS_SCHEMA, CorpusRecord, check_record, records_to_table
 from blm.schemas.errors import DatasetError
 from blm.schemas.manifest import (
@@ -55,7 +54,6 @@ from blm.schemas.manifest import (
     Counts,
     InputFingerprint,
     Manifest,
-    read_manifest,
     write_atomically,
 )
 from blm.schemas.progress import Progress, silent
@@ -98,7 +96,7 @@ def build_corpus(config: CorpusConfig, progress: Progress | None = None) -> Buil
     inputs = _inputs(config, progress)
     fingerprint = _fingerprint(config, inputs)
     if is_complete(config.output, KIND, fingerprint, _TABLES):
-        return _summary(config.output, started, reused=None)
+        return summarise(config.output, KIND, started, reused=None)
     prepare(config.output, fingerprint, _OWN_FILES, config.overwrite)
 
     pipeline = Pipeline(config)
@@ -118,7 +116,7 @@ def build_corpus(config: CorpusConfig, progress: Progress | None = None) -> Buil
     )
     manifest.write(config.output)
     forget_progress(config.output)
-    return _summary(config.output, started, writer.reused)
+    return summarise(config.output, KIND, started, writer.reused)
 
 
 def _inputs(config: CorpusConfig, progress: Progress) -> list[_Input]:
@@ -293,18 +291,4 @@ def _manifest(
         splits={split: splits[split] for split in SPLITS},
         breakdown=dict(sorted(breakdown.items())),
         fingerprint=fingerprint,
-    )
-
-
-def _summary(output: Path, started: float, reused: int | None) -> BuildSummary:
-    manifest, rows = read_manifest(output, KIND), read_shard_table(output)
-    return BuildSummary(
-        output=output,
-        counts=manifest.counts,
-        samples=dict(manifest.splits),
-        frames={split: sum(row.frames for row in rows if row.split == split) for split in manifest.splits},
-        shards=len(rows),
-        reused=len(rows) if reused is None else reused,
-        bytes=sum(row.bytes for row in rows),
-        seconds=time.monotonic() - started,
     )

@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -36,10 +35,10 @@ from blm.curate.shards import (
     Sample,
     ShardWriter,
     forget_progress,
-    read_shard_table,
     write_parquet,
     write_shard_tables,
 )
+from blm.curate.summary import BuildSummary, summarise
 from blm.schemas.errors import DatasetError
 from blm.schemas.manifest import (
     DROPPED_FILE,
@@ -49,7 +48,6 @@ from blm.schemas.manifest import (
     EmbodimentStatistics,
     InputFingerprint,
     Manifest,
-    read_manifest,
 )
 from blm.schemas.progress import Progress, silent
 
@@ -57,20 +55,6 @@ KIND = "stage2-splits"
 CARD_FILE = "README.md"
 _OWN_FILES = (*(f"{split}-*.tar*" for split in SPLITS), SHARD_TABLE_FILE, INDEX_FILE, DROPPED_FILE, CARD_FILE)
 """What a build writes besides its manifest, and so all that replacing one removes."""
-
-
-@dataclass(frozen=True)
-class BuildSummary:
-    """What a build made. `reused` counts shards found complete (all of them, where the build was there already)."""
-
-    output: Path
-    counts: Counts
-    samples: dict[str, int]
-    frames: dict[str, int]
-    shards: int
-    reused: int
-    bytes: int
-    seconds: float
 
 
 @dataclass
@@ -95,7 +79,7 @@ def build_splits(config: SplitsConfig, progress: Progress | None = None) -> Buil
     datasets = _index_all(config, progress)
     fingerprint = _fingerprint(config, datasets)
     if is_complete(config.output, KIND, fingerprint, (INDEX_FILE, DROPPED_FILE, CARD_FILE)):
-        return _summary(config.output, started, reused=None)
+        return summarise(config.output, KIND, started, reused=None)
     prepare(config.output, fingerprint, _OWN_FILES, config.overwrite)
 
     kept, dropped = _checked(datasets, config)
@@ -112,7 +96,7 @@ def build_splits(config: SplitsConfig, progress: Progress | None = None) -> Buil
     )
     manifest.write(config.output)
     forget_progress(config.output)
-    return _summary(config.output, started, packed.reused)
+    return summarise(config.output, KIND, started, packed.reused)
 
 
 def _index_all(config: SplitsConfig, progress: Progress) -> dict[str, DatasetIndex]:
@@ -314,17 +298,3 @@ def _statistics(segments: Sequence[Segment]) -> dict[str, EmbodimentStatistics]:
         )
         for name, members in sorted(training.items())
     }
-
-
-def _summary(output: Path, started: float, reused: int | None) -> BuildSummary:
-    manifest, rows = read_manifest(output, KIND), read_shard_table(output)
-    return BuildSummary(
-        output=output,
-        counts=manifest.counts,
-        samples=dict(manifest.splits),
-        frames={split: sum(row.frames for row in rows if row.split == split) for split in manifest.splits},
-        shards=len(rows),
-        reused=len(rows) if reused is None else reused,
-        bytes=sum(row.bytes for row in rows),
-        seconds=time.monotonic() - started,
-    )

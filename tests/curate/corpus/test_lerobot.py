@@ -195,9 +195,10 @@ def test_frames_span_the_episode_and_images_are_of_them(stacking):
         assert (picture.format, picture.size) == ("JPEG", (64, 64))
         # synthetic pictures are a shaded background with one square
         assert np.asarray(picture).std() > 5
-    # The synthetic square may rest between neighbouring frames, but not over an episode.
-    assert by_frame[min(frames)] != by_frame[max(frames)]
-    assert len(set(by_frame.values())) >= len(by_frame) - 2
+    # The synthetic square moves less than a pixel between some neighbouring frames; any others differ.
+    pairs = [(a, b) for a in by_frame for b in by_frame if b - a > 1]
+    assert pairs
+    assert [pair for pair in pairs if by_frame[pair[0]] == by_frame[pair[1]]] == []
 
 
 def test_a_mounted_camera_is_asked_nothing_about_places(stacking):
