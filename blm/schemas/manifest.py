@@ -68,11 +68,24 @@ class EmbodimentStatistics(FrozenModel):
     action: AxisStatistics
 
 
+class Mixture(FrozenModel):
+    """How often the training windows of each group of samples are drawn.
+
+    `weights` maps `<dataset>/<embodiment>/<task>` to the group's share of the windows in an epoch; the shares of all
+    groups that have training samples add up to 1. `strategy` is how they were found: 'natural' (by frames), 'balanced',
+    'temperature' or 'explicit'.
+    """
+
+    strategy: str
+    weights: dict[str, float]
+
+
 class Manifest(FrozenModel):
     """What a build made, from what, and with which settings.
 
     `splits` counts samples per split; `breakdown` counts them per embodiment/task (Stage II) or source/task family
-    (Stage I). `statistics` is filled for Stage II only, per embodiment.
+    (Stage I). `statistics` and `mixture` are filled for Stage II only; without a mixture every window is drawn once
+    per epoch.
     """
 
     manifest_version: int = MANIFEST_VERSION
@@ -84,6 +97,7 @@ class Manifest(FrozenModel):
     splits: dict[str, int]
     breakdown: dict[str, int]
     statistics: dict[str, EmbodimentStatistics] = {}
+    mixture: Mixture | None = None
     fingerprint: str
 
     def write(self, folder: Path) -> Path:
