@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from blm.evaluate.charts import success_chart
-from blm.evaluate.page import Chart, Figure, Picture, Section, Table, render_page
 from blm.evaluate.results import POLICY, PairResult, PhysicalConfig, PhysicalSummary
+from blm.pages.charts import success_chart
+from blm.pages.page import Chart, Figure, Picture, Section, Table, render_page
 from blm.schemas.manifest import write_atomically
 
 COLUMNS = ("agent", "robot", "task", "success", "rate", "95 % interval")

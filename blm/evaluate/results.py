@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from blm.evaluate.proportion import wilson_interval
+from blm.pages.proportion import wilson_interval
 from blm.schemas.rollout import FIRST_EVALUATION_SEED
 from blm.schemas.yaml_model import FrozenModel
 

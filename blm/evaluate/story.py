@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from blm.evaluate.charts import band_chart, line_chart
-from blm.evaluate.page import Chart, Figure, Picture, Section, Table, render_page
 from blm.evaluate.report import success_section
 from blm.evaluate.results import HOLD_STILL, POLICY, REPLAY_MEAN, PhysicalSummary
+from blm.pages.charts import band_chart, line_chart
+from blm.pages.page import Chart, Figure, Picture, Section, Table, render_page
 from blm.schemas.corpus import CorpusRecord, table_to_records
 from blm.schemas.episode import ATTEMPTS_FILE
 from blm.schemas.manifest import DROPPED_FILE, Manifest, read_manifest, write_atomically

@@ -72,5 +72,5 @@ def render_page(title: str, lead: str, figures: Sequence[Figure], sections: Sequ
 
 @lru_cache(maxsize=1)
 def _template() -> Template:
-    source = (files("blm.evaluate") / "templates" / "page.html.j2").read_text(encoding="utf-8")
+    source = (files("blm.pages") / "templates" / "page.html.j2").read_text(encoding="utf-8")
     return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blm.evaluate.proportion import wilson_interval
+from blm.pages.proportion import wilson_interval
 from blm.schemas.errors import UsageError
 
 

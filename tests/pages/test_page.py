@@ -4,8 +4,8 @@ from html.parser import HTMLParser
 import numpy as np
 from PIL import Image
 
-from blm.evaluate.charts import band_chart, line_chart, success_chart
-from blm.evaluate.page import Chart, Figure, Picture, Section, Table, render_page
+from blm.pages.charts import band_chart, line_chart, success_chart
+from blm.pages.page import Chart, Figure, Picture, Section, Table, render_page
 
 
 class Collector(HTMLParser):
