@@ -35,6 +35,9 @@ class Axis(FrozenModel):
     max_velocity: float = Field(gt=0, description="model units per second")
     max_acceleration: float = Field(gt=0, description="model units per second squared")
     max_jerk: float = Field(gt=0, description="model units per second cubed")
+    max_torque: float | None = Field(
+        default=None, gt=0, description="at the joint, N·m (N where it slides), as published; None if unknown"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -90,6 +93,7 @@ class Embodiment(FrozenModel):
     control_rate_hz: float = Field(default=20.0, gt=0, le=1000)
     base_position: Vector3 = Field(description="of the base, metres, in the workspace (world) frame")
     base_yaw_deg: float = 0.0
+    payload_kg: float | None = Field(default=None, gt=0, description="as published; None if unknown")
     gripper: Gripper
     axes: tuple[Axis, ...] = Field(min_length=2)
     cameras: tuple[Camera, ...] = Field(min_length=1)
@@ -140,8 +144,16 @@ class Embodiment(FrozenModel):
         return self.model_copy(update={"cameras": cameras})
 
     def column(self, field: str) -> np.ndarray:
-        """One numeric field of every axis, shape (A,), float64: e.g. 'lower', 'home', 'max_velocity'."""
+        """One numeric field of every axis, shape (A,), float64: e.g. 'lower', 'home', 'max_velocity'.
+
+        What an axis leaves out is not a number.
+        """
         return np.array([getattr(axis, field) for axis in self.axes], dtype=np.float64)
+
+    def torque_limits(self) -> np.ndarray:
+        """Largest torque at every joint, shape (A,), N·m (N where it slides); infinite where none is known."""
+        limits = self.column("max_torque")
+        return np.where(np.isnan(limits), np.inf, limits)
 
     def to_model(self, values: np.ndarray) -> np.ndarray:
         """Axis values (..., A) in axis units → model coordinates (..., A) in rad or m."""

@@ -4,9 +4,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blm.schemas.embodiment import embodiment_names, load_embodiment
+from blm.schemas.embodiment import Embodiment, embodiment_names, load_embodiment
 from blm.schemas.errors import ConfigError, UnknownNameError
 from blm.schemas.registry import resolve_file
+from blm.schemas.yaml_model import validate
 
 BUILT_IN = ("panda", "so100", "widowxai", "xarm6", "xarm7")
 
@@ -106,3 +107,9 @@ def test_image_size_of_all_cameras_changes_in_a_copy():
     small = embodiment.with_image_size(96, 64)
     assert {(camera.width, camera.height) for camera in small.cameras} == {(96, 64)}
     assert embodiment.cameras[0].width == 256
+
+
+def test_a_torque_that_is_not_known_sets_no_limit(so100_content):
+    del so100_content["axes"][2]["max_torque"]
+    limits = validate(Embodiment, so100_content, "so100").torque_limits()
+    assert np.array_equal(limits, [2.94, 2.94, np.inf, 2.94, 2.94, 2.94])

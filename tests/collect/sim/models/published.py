@@ -14,9 +14,16 @@ from blm.collect.sim.models import load_spec
 
 @dataclass(frozen=True)
 class Published:
-    """Limits in rad or m by joint, in chain order; mass with gripper in kg; pad distance open and closed in m."""
+    """Limits in rad or m by joint, in chain order; mass with gripper in kg; pad distance open and closed in m.
+
+    Torques in N·m (the gripper's last, in N where it slides) and payload are the makers'; `grip_n` is the largest force
+    with which the gripper clamps.
+    """
 
     limits: Mapping[str, tuple[float, float]]
+    torques: tuple[float, ...]
+    payload_kg: float | None
+    grip_n: float
     gripper: str
     open: float
     closed: float
@@ -36,6 +43,10 @@ PUBLISHED: Mapping[str, Published] = {
             "wrist_roll": (-3.14158, 3.14158),
             "gripper": (-0.2, 2.0),
         },
+        # Feetech STS3215 at 12 V: 30 kg·cm. No clamping force is published: torque over the 62 mm to the jaw's pad.
+        torques=(2.94,) * 6,
+        payload_kg=None,
+        grip_n=2.94 / 0.062,
         gripper="gripper",
         open=1.0,
         closed=-0.2,
@@ -55,6 +66,9 @@ PUBLISHED: Mapping[str, Published] = {
             "joint7": (-2.8973, 2.8973),
             "finger_joint1": (0.0, 0.04),
         },
+        torques=(87.0,) * 4 + (12.0,) * 3 + (70.0,),
+        payload_kg=3.0,
+        grip_n=70.0,
         gripper="finger_joint1",
         open=0.04,
         closed=0.0,
@@ -72,6 +86,10 @@ PUBLISHED: Mapping[str, Published] = {
             "joint6": (-2 * pi, 2 * pi),
             "drive_joint": (0.0, 0.85),
         },
+        # xarm_description; xArm gripper manual: 30 N, which 2.5 N·m make at the open fingers' lever of 42 mm.
+        torques=(50.0, 50.0, 32.0, 32.0, 32.0, 20.0, 2.5),
+        payload_kg=5.0,
+        grip_n=30.0,
         gripper="drive_joint",
         open=0.0,
         closed=0.85,
@@ -89,6 +107,9 @@ PUBLISHED: Mapping[str, Published] = {
             "joint7": (-2 * pi, 2 * pi),
             "drive_joint": (0.0, 0.85),
         },
+        torques=(50.0, 50.0, 30.0, 30.0, 30.0, 20.0, 20.0, 2.5),
+        payload_kg=3.5,
+        grip_n=30.0,
         gripper="drive_joint",
         open=0.0,
         closed=0.85,
@@ -106,6 +127,10 @@ PUBLISHED: Mapping[str, Published] = {
             "joint_5": (-3.14159, 3.14159),
             "left_carriage_joint": (0.0, 0.044),
         },
+        # Trossen Arm documentation, "Specifications".
+        torques=(27.0,) * 3 + (7.0,) * 3 + (100.0,),
+        payload_kg=1.5,
+        grip_n=100.0,
         gripper="left_carriage_joint",
         open=0.044,
         closed=0.0,

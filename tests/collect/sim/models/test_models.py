@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from blm.collect.sim.models import MODEL_NAMES, load_spec, model_path
+from blm.schemas.embodiment import load_embodiment
 from blm.schemas.errors import UnknownNameError
 from tests.collect.sim.models.published import PUBLISHED, at_home, random_joints, set_joints
 
@@ -37,6 +38,31 @@ def test_one_position_actuator_per_controlled_joint_in_joint_units(name: str) ->
         assert actuator.gainprm[0] == pytest.approx(-actuator.biasprm[1]), "a position servo"
         assert actuator.forcelimited
         assert actuator.forcerange[0] == -actuator.forcerange[1]
+
+
+@pytest.mark.parametrize("name", MODEL_NAMES)
+def test_no_motor_is_stronger_than_published(name: str) -> None:
+    """Servo and gravity compensation together stay within the maker's torque, as do the embodiment's limits."""
+    model, embodiment, published = load_spec(name).compile(), load_embodiment(name), PUBLISHED[name]
+    assert embodiment.torque_limits() == pytest.approx(published.torques)
+    assert embodiment.payload_kg == published.payload_kg
+    for joint, torque in zip(embodiment.joints, published.torques, strict=True):
+        assert model.actuator(joint).forcerange == pytest.approx([-torque, torque]), joint
+        index = model.joint(joint).id
+        assert model.jnt_actfrclimited[index], joint
+        assert model.jnt_actfrcrange[index] == pytest.approx([-torque, torque]), joint
+        gripper = joint == published.gripper
+        assert model.jnt_actgravcomp[index] == (not gripper or name == "so100"), joint
+
+
+@pytest.mark.parametrize("name", MODEL_NAMES)
+def test_motors_that_are_told_too_much_give_their_limit(name: str) -> None:
+    model, data = at_home(name)
+    data.ctrl[:] = model.actuator_ctrlrange[:, 1]
+    for _ in range(20):
+        mujoco.mj_step(model, data)
+        for joint, torque in zip(load_embodiment(name).joints, PUBLISHED[name].torques, strict=True):
+            assert abs(data.joint(joint).qfrc_actuator[0]) <= torque * (1 + 1e-9), joint
 
 
 @pytest.mark.parametrize("name", MODEL_NAMES)
