@@ -24,8 +24,9 @@ from blm import __version__
 from blm.curate.episodes.checks import DROPPED_SCHEMA, check_episodes
 from blm.curate.episodes.config import SplitsConfig
 from blm.curate.episodes.index import DatasetIndex, dataset_names, index_dataset
+from blm.curate.episodes.mixture import group_label, mixture_of
 from blm.curate.episodes.segment import Segment, make_segment, pack_segment, segment_arrays
-from blm.curate.episodes.splits import SPLITS, assign_splits
+from blm.curate.episodes.splits import SPLITS, assign_splits, split_names
 from blm.curate.episodes.statistics import embodiment_statistics
 from blm.curate.episodes.video import VideoError
 from blm.curate.output_folder import is_complete, prepare
@@ -48,6 +49,7 @@ from blm.schemas.manifest import (
     EmbodimentStatistics,
     InputFingerprint,
     Manifest,
+    Mixture,
 )
 from blm.schemas.progress import Progress, silent
 
@@ -104,10 +106,13 @@ def _index_all(config: SplitsConfig, progress: Progress) -> dict[str, DatasetInd
     named = sorted(
         zip(dataset_names(config.datasets), config.datasets, strict=True), key=lambda pair: pair[0]
     )
+    regions = any(axis.region for axis in config.held_out)
     datasets = {}
     for number, (name, source) in enumerate(named):
         progress("indexing datasets", number, len(named), name)
-        datasets[name] = index_dataset(source, name, config.thresholds.idle_speed, config.cameras)
+        datasets[name] = index_dataset(
+            source, name, config.thresholds.idle_speed, config.cameras, with_object_starts=regions
+        )
     progress("indexing datasets", len(named), len(named))
     _check_consistent(datasets, config)
     return datasets
@@ -171,7 +176,7 @@ def _checked(datasets: dict[str, DatasetIndex], config: SplitsConfig) -> tuple[p
             f"no episode is left of {len(episodes)} (dropped: {listed or 'none'}).",
             "Record more, or loosen `thresholds` in splits.yaml.",
         )
-    return assign_splits(checked.kept, config.seed, config.fractions), checked.dropped
+    return assign_splits(checked.kept, config), checked.dropped
 
 
 def _pack_all(
@@ -181,7 +186,7 @@ def _pack_all(
     packed = _Packed()
     total = sum(segment.frames for segment in segments)
     done = 0
-    for split in SPLITS:
+    for split in split_names(config):
         for embodiment in sorted({segment.row["embodiment"] for segment in segments}):
             group = [s for s in segments if (s.row["split"], s.row["embodiment"]) == (split, embodiment)]
             writer = ShardWriter(
@@ -276,11 +281,22 @@ def _manifest(
         config=settings,
         inputs=inputs,
         counts=Counts(inputs=found, kept=written, dropped=dict(sorted(reasons.items()))),
-        splits={split: splits[split] for split in SPLITS},
+        splits={split: splits[split] for split in split_names(config)},
         breakdown=dict(sorted(Counter(segment.label for segment in segments).items())),
         statistics=_statistics(segments),
+        mixture=_mixture(config, segments),
         fingerprint=fingerprint,
     )
+
+
+def _mixture(config: SplitsConfig, segments: Sequence[Segment]) -> Mixture | None:
+    """Shares over training windows: every kept frame of a training sample starts one."""
+    windows: Counter[str] = Counter()
+    for segment in segments:
+        if segment.row["split"] == "train":
+            label = group_label(segment.dataset.name, segment.row["embodiment"], segment.row["task"])
+            windows[label] += segment.frames
+    return mixture_of(windows, config.mixture) if config.mixture is not None and windows else None
 
 
 def _statistics(segments: Sequence[Segment]) -> dict[str, EmbodimentStatistics]:

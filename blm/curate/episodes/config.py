@@ -7,6 +7,10 @@ from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from blm.curate.episodes.held_out import HeldOut
+from blm.curate.episodes.mixture import MixtureConfig
+from blm.curate.episodes.reasons import Reason
+from blm.curate.episodes.thresholds import CheckSetting, Thresholds
 from blm.curate.shards import DEFAULT_SHARD_BYTES
 from blm.schemas.yaml_model import FrozenModel, read_yaml, validate
 
@@ -34,24 +38,6 @@ class Fractions(FrozenModel):
         return self
 
 
-class Thresholds(FrozenModel):
-    """When an episode is dropped, and what counts as idle.
-
-    Speed is the fastest axis' displacement over 0.2 s, as a fraction of that axis' range per second, the larger of
-    the measured and the commanded one: 0.02 of an SO-100's shoulder is 4.4 degrees per second.
-    """
-
-    require_success: bool = Field(default=True, description="drop episodes known to have failed")
-    min_duration_s: float = Field(default=0.5, ge=0, description="after trimming")
-    max_duration_ratio: float = Field(
-        default=4.0, gt=1, description="× the median of the same robot and task, after trimming"
-    )
-    idle_speed: float = Field(
-        default=0.02, ge=0, description="below this nothing moves; axis ranges per second"
-    )
-    idle_margin_s: float = Field(default=0.25, ge=0, description="idle time kept before and after the motion")
-
-
 class SplitsConfig(FrozenModel):
     """A Stage II build. In `splits.yaml`, a dataset may be given as just its path."""
 
@@ -65,8 +51,17 @@ class SplitsConfig(FrozenModel):
     frame_stride: int = Field(default=1, ge=1, description="keep every n-th frame; the rate falls with it")
     seed: int = 0
     fractions: Fractions = Fractions()
+    held_out: tuple[HeldOut, ...] = Field(
+        default=(), description="each makes a split test-<name>; where several fit, the first one counts"
+    )
+    mixture: MixtureConfig | None = Field(
+        default=None, description="how often training windows are drawn; default: each once per epoch"
+    )
     trim_idle: bool = True
     thresholds: Thresholds = Thresholds()
+    checks: dict[Reason, CheckSetting] = Field(
+        default={}, description="severity and threshold by reason; wins over `thresholds`"
+    )
     shard_bytes: int = Field(default=DEFAULT_SHARD_BYTES, ge=10240)
     licence: str = Field(default="", description="for the data card, e.g. 'cc-by-4.0'")
     workers: int = Field(
@@ -91,6 +86,14 @@ class SplitsConfig(FrozenModel):
     def _sensible(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
         if value is not None and not all(16 <= side <= 4096 for side in value):
             raise ValueError("both sides must lie within 16..4096 pixels")
+        return value
+
+    @field_validator("held_out")
+    @classmethod
+    def _told_apart(cls, value: tuple[HeldOut, ...]) -> tuple[HeldOut, ...]:
+        names = [axis.name for axis in value]
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"two of them are called '{repeated[0]}'")
         return value
 
     def build_settings(self) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from blm.curate.episodes.lerobot_files import (
     read_info,
     read_subtasks,
 )
+from blm.curate.episodes.object_starts import OBJECT_STARTS, object_starts
 from blm.curate.shards import safe_key
 from blm.schemas.embodiment import Embodiment, embodiment_names, load_embodiment
 from blm.schemas.episode import (
@@ -53,7 +54,8 @@ class DatasetIndex:
     `episodes` has a row per episode: `dataset`, `episode`, `embodiment`, `task`, `instruction`, `success` ('yes', 'no'
     or 'unknown'), `seed`, `operator`, `rate_hz`, `length` (as the metadata say), `data_file`, `unreadable` (why the
     data file is, else null), `missing_videos`, `video_frames` (of the camera that differs most from `length`),
-    the columns of `episode_facts`, and per camera `video/<name>` {file, from_s}.
+    the columns of `episode_facts`, `object_starts` (null unless asked for and recorded), and per camera
+    `video/<name>` {file, from_s}.
     """
 
     name: str
@@ -68,9 +70,14 @@ class DatasetIndex:
 
 
 def index_dataset(
-    source: DatasetSource, name: str, idle_speed: float, cameras: Sequence[str] | None = None
+    source: DatasetSource,
+    name: str,
+    idle_speed: float,
+    cameras: Sequence[str] | None = None,
+    *,
+    with_object_starts: bool = False,
 ) -> DatasetIndex:
-    """Read a dataset's metadata and low-dimensional frames.
+    """Read a dataset's metadata and low-dimensional frames, and where objects start if that is asked for.
 
     Raises:
         DatasetError: the dataset as a whole cannot be used; names the file and the remedy.
@@ -90,6 +97,8 @@ def index_dataset(
     rate_hz = float(info["fps"])
     rows = [_episode_row(row, root, info, streams, source, embodiment) for row in meta.to_pylist()]
     facts = _all_facts(rows, columns, embodiment, rate_hz, idle_speed)
+    if with_object_starts:
+        _add_object_starts(rows, facts, info, meta)
     return DatasetIndex(
         name=name,
         path=root,
@@ -242,6 +251,15 @@ def _all_facts(
     return facts
 
 
+def _add_object_starts(
+    rows: list[dict[str, Any]], facts: dict[int, dict[str, Any]], info: dict[str, Any], meta: pa.Table
+) -> None:
+    readable = {row["data_file"] for row in rows if "unreadable" not in facts.get(row["episode"], {})}
+    starts = object_starts(sorted(readable), info, meta.to_pylist())
+    for row in rows:
+        row["object_starts"] = starts.get(row["episode"])
+
+
 def _in_batches(files: list[str], columns: Columns, unreadable: dict[str, str]) -> Iterator[Frames]:
     parts: list[Frames] = []
     for file in files:
@@ -278,6 +296,7 @@ def _episode_table(
         ("top_speed", pa.float64()),
         *((key, pa.int64()) for key in ("moves_from", "moves_to")),
         ("identity", pa.string()),
+        ("object_starts", OBJECT_STARTS),
         *((f"video/{stream.name}", video) for stream in streams),
     ]
     absent = {"rows": 0, "contiguous": False, "finite": False, "top_speed": 0.0}

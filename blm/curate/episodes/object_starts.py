@@ -1,0 +1,54 @@
+"""Where each object stands when an episode begins, from the recorded environment state (simulation only)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from blm.curate.episodes.lerobot_files import feature_names
+from blm.schemas.episode import ENVIRONMENT_STATE, EPISODE_METADATA_PREFIX
+
+OBJECT_STARTS = pa.list_(pa.struct([("name", pa.string()), ("x", pa.float64()), ("y", pa.float64())]))
+"""An episode's objects and their first positions: metres, base frame of the robot."""
+
+
+def object_starts(
+    files: Sequence[str], info: Mapping[str, Any], episodes: Sequence[Mapping[str, Any]]
+) -> dict[int, list[dict[str, Any]]]:
+    """Episode → its objects' starts; an episode whose dataset does not record them is absent.
+
+    Args:
+        files: the dataset's readable data files.
+        info: its `meta/info.json`.
+        episodes: rows of its `meta/episodes`, which name the objects in slot order (`blm/objects`).
+    """
+    if not files or ENVIRONMENT_STATE not in info["features"]:
+        return {}
+    names = feature_names(info, ENVIRONMENT_STATE)
+    with duckdb.connect(config={"threads": 1}) as connection:
+        first = connection.sql(
+            f"""select episode_index, "{ENVIRONMENT_STATE}" from read_parquet($files, hive_partitioning = false)
+            where frame_index = 0""",
+            params={"files": list(files)},
+        ).fetchall()
+    state_of = dict(first)
+    starts = {}
+    for row in episodes:
+        objects, state = row.get(EPISODE_METADATA_PREFIX + "objects"), state_of.get(row["episode_index"])
+        if objects and state is not None:
+            starts[row["episode_index"]] = _starts(json.loads(objects), names, state)
+    return starts
+
+
+def _starts(objects: Sequence[Mapping[str, Any]], names: list[str], state: Sequence[float]) -> list[dict]:
+    found = []
+    for slot, one in enumerate(objects):
+        axes = (f"object_{slot}.x", f"object_{slot}.y")
+        if all(axis in names for axis in axes):
+            x, y = (float(state[names.index(axis)]) for axis in axes)
+            found.append({"name": one["name"], "x": x, "y": y})
+    return found
