@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from blm.collect.planning.collision import CollisionChecker
+from blm.collect.planning.failure import Failure, FailureCause
 from blm.collect.planning.kinematics import Kinematics
 from blm.collect.planning.path import joint_paces, smooth
 from blm.collect.planning.pose import Pose, ToolTarget, tool_rotation
@@ -39,11 +40,11 @@ class Motion:
 
 
 class InfeasibleError(PlanningError):
-    """A decomposition cannot be carried out; `primitive` and `cause` say where and why."""
+    """A decomposition cannot be carried out; `primitive` and `failure` say where and why."""
 
-    def __init__(self, primitive: str, cause: str) -> None:
-        super().__init__(f"{primitive}: {cause}.")
-        self.primitive, self.cause = primitive, cause
+    def __init__(self, primitive: str, failure: Failure) -> None:
+        super().__init__(f"{primitive}: {failure.detail}.")
+        self.primitive, self.failure = primitive, failure
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,9 @@ class MotionPlanner:
         if not primitive.targets:
             points = np.stack([here, self._with_gripper(here, primitive)])
             return _Leg(primitive, points, joint_paces(points, self._limits.velocity))
-        cause = "no solution of the inverse kinematics within the joint limits"
+        failure = Failure(
+            FailureCause.NO_IK_SOLUTION, "no solution of the inverse kinematics within the joint limits"
+        )
         for target in primitive.targets:
             leg = self._straight(primitive, target, here) if primitive.straight else None
             if not primitive.straight:
@@ -107,8 +110,8 @@ class MotionPlanner:
             if isinstance(leg, _Leg):
                 return leg
             self.rejected_targets += 1
-            cause = leg or cause
-        raise InfeasibleError(primitive.name, cause)
+            failure = Failure(FailureCause.COLLISION, leg) if leg else failure
+        raise InfeasibleError(primitive.name, failure)
 
     def _straight(self, primitive: Primitive, target: ToolTarget, here: np.ndarray) -> _Leg | str | None:
         """Along a straight line of the tool; None without an IK solution, a text on collision."""
@@ -183,7 +186,7 @@ class MotionPlanner:
             cause = self._collision_underway(targets, points[0, :-1], stages, legs)
             if cause is None:
                 return self._as_commands(targets, stages, legs)
-        raise InfeasibleError(legs[0].primitive.name, f"{cause} on the way")
+        raise InfeasibleError(legs[0].primitive.name, Failure(FailureCause.COLLISION, f"{cause} on the way"))
 
     def _as_commands(self, targets: np.ndarray, stages: np.ndarray, legs: Sequence[_Leg]) -> Motion:
         arm = np.diff(targets[:, list(self._embodiment.arm_indices)], axis=0)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from blm.collect.planning.collision import CollisionChecker
+from blm.collect.planning.failure import Failure, FailureCause
 from blm.collect.planning.gripper import gripper_shape
 from blm.collect.planning.kinematics import Kinematics
 from blm.collect.planning.motion import InfeasibleError, Motion, MotionPlanner
@@ -27,6 +28,8 @@ MAX_IK_SOLVES = 2500
 MAX_RECOVERIES = 3
 SETTLE_S = 0.75
 SUCCESS_TICKS = 3
+_MISSED = Failure(FailureCause.GOAL_NOT_REACHED, "the goal was not reached")
+_UNFINISHED = Failure(FailureCause.GOAL_NOT_REACHED, "the episode ended before the goal was reached")
 
 
 class PlannerAgent:
@@ -72,20 +75,27 @@ class PlannerAgent:
         return self._waiting(observation)
 
     def metrics(self) -> Mapping[str, Any]:
-        """Numbers about the episode so far; `failure` is None or the cause."""
+        """Numbers about the episode so far, the same on every machine.
+
+        `failure_cause` is None or a `FailureCause`, as if the episode ended now; `failure` is the sentence for it.
+        """
+        failure = None if self._environment.succeeded() else self._failure or _UNFINISHED
         return {
             "ik_solves": self._kinematics.solves,
             "resampled_poses": self._resampled,
+            "collision_checks": self._checker.checks,
             "path_length_rad": round(self._length, 4),
             "planned_time_s": round(self._planned_ticks / self._embodiment.control_rate_hz, 3),
             "recoveries": self._recoveries,
-            "failure": self._failure,
+            "failure_cause": failure.cause.value if failure else None,
+            "failure": failure.detail if failure else None,
         }
 
     def _begin(self) -> None:
-        self._kinematics.solves = 0
+        self._kinematics.solves = self._checker.checks = 0
         self._resampled = self._recoveries = self._planned_ticks = 0
-        self._length, self._failure = 0.0, None
+        self._length = 0.0
+        self._failure: Failure | None = None
         self._motions: list[Motion] = []
         self._motion = Motion(np.zeros((0, len(self._embodiment.axes))), (), None, 0.0)
         self._tick = self._waited = self._held = 0
@@ -116,6 +126,9 @@ class PlannerAgent:
             self._length += sum(motion.length_rad for motion in self._motions)
             self._planned_ticks += sum(len(motion.commands) for motion in self._motions)
             return
+        self._failure = (
+            failure.failure if failure else Failure(FailureCause.NO_IK_SOLUTION, "no decomposition")
+        )
         raise PlanningError(
             f"no feasible plan for task '{self._environment.task.name}' with '{self._embodiment.name}': "
             f"{failure or 'the skill proposed nothing'}",
@@ -131,17 +144,17 @@ class PlannerAgent:
         if self._motions:
             self._motion, self._tick, self._waited = self._motions.pop(0), 0, 0
 
-    def _recover(self, cause: str) -> None:
-        """Plan again from here; after `MAX_RECOVERIES`, or if no plan is found, give up with the cause."""
+    def _recover(self, failure: Failure) -> None:
+        """Plan again from here; after `MAX_RECOVERIES`, or if no plan is found, give up with the first cause."""
         self._motions = []
         if self._recoveries >= MAX_RECOVERIES:
-            self._failure = cause
+            self._failure = failure
             return
         self._recoveries += 1
         try:
             self._plan(vary=False, leaving=True)
         except PlanningError as error:
-            self._failure = f"{cause}; {error.message}"
+            self._failure = Failure(failure.cause, f"{failure.detail}; {error.message}")
 
     def _backing_away(self, scene: Scene) -> Primitive:
         """Open the gripper and rise from wherever a failure left it."""
@@ -161,7 +174,7 @@ class PlannerAgent:
         """Hold still after the plan's end until success has held, then be done; recover if it does not come."""
         self._waited += 1
         if self._failure is None and self._waited > SETTLE_S * self._embodiment.control_rate_hz:
-            self._recover("the goal was not reached")
+            self._recover(_MISSED)
             if self._motions:
                 self._next_motion(observation)
                 return self._streamed()

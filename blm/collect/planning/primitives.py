@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from blm.collect.planning.failure import Failure, FailureCause
 from blm.collect.planning.pose import Pose, ToolTarget
 from blm.collect.planning.scene import PlannableEnvironment
 from blm.schemas.rollout import Observation
 
-Check = Callable[[PlannableEnvironment, Observation], str | None]
+Check = Callable[[PlannableEnvironment, Observation], Failure | None]
 """Looks at the world after a primitive; returns what went wrong, or None."""
 
 
@@ -139,14 +140,16 @@ def retract(
 def holds(object_name: str, closed: float) -> Check:
     """The gripper touches the object and something keeps it from closing fully."""
 
-    def check(environment: PlannableEnvironment, observation: Observation) -> str | None:
+    def check(environment: PlannableEnvironment, observation: Observation) -> Failure | None:
         embodiment = environment.embodiment
         index = embodiment.gripper_index
         travel = abs(embodiment.gripper.open - embodiment.gripper.closed)
         gap = abs(float(observation.state[index]) - closed) / travel
         if not environment.touching(object_name):
-            return f"{object_name} is not in the gripper"
-        return None if gap > 0.03 else f"the gripper closed beside {object_name}"
+            return Failure(FailureCause.GRASP_FAILED, f"{object_name} is not in the gripper")
+        if gap <= 0.03:
+            return Failure(FailureCause.GRASP_FAILED, f"the gripper closed beside {object_name}")
+        return None
 
     return check
 
@@ -154,8 +157,10 @@ def holds(object_name: str, closed: float) -> Check:
 def succeeds() -> Check:
     """The task's criteria hold."""
 
-    def check(environment: PlannableEnvironment, observation: Observation) -> str | None:
+    def check(environment: PlannableEnvironment, observation: Observation) -> Failure | None:
         del observation
-        return None if environment.succeeded() else "the goal was missed"
+        if environment.succeeded():
+            return None
+        return Failure(FailureCause.GOAL_NOT_REACHED, "the goal was missed")
 
     return check

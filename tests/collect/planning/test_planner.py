@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from blm.collect.planning.failure import FailureCause
 from blm.collect.planning.planner import PlannerAgent
 from blm.collect.planning.timing import Limits
 from blm.collect.sim.objects import object_element
@@ -89,14 +90,17 @@ def test_metrics_are_json_ready_and_complete():
     assert set(metrics) == {
         "ik_solves",
         "resampled_poses",
+        "collision_checks",
         "path_length_rad",
         "planned_time_s",
         "recoveries",
+        "failure_cause",
         "failure",
     }
     assert metrics["ik_solves"] > 0
     assert metrics["path_length_rad"] > 0.5
     assert metrics["failure"] is None
+    assert metrics["failure_cause"] is None
 
 
 def _move_cube(world, position) -> None:
@@ -140,4 +144,5 @@ def test_giving_up_is_reported():
     shown = demonstrate(world, agent, 2, steal)
     assert not shown.success
     assert agent.metrics()["failure"]
+    assert agent.metrics()["failure_cause"] in set(FailureCause)
     assert shown.commands[-1].done
