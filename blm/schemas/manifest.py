@@ -121,8 +121,14 @@ def read_manifest(folder: Path, kind: str | None = None) -> Manifest:
         raise DatasetError(
             f"{folder} holds no {MANIFEST_FILE}.", "Is the build finished? Run it again to complete it."
         )
+    return parse_manifest(path.read_bytes(), str(folder), kind)
+
+
+def parse_manifest(text: bytes, folder: str, kind: str | None = None) -> Manifest:
+    """Check the content of a `manifest.json`; `folder` is where it came from. Raises as `read_manifest` does."""
+    path = f"{folder}/{MANIFEST_FILE}"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(text.decode("utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path} is not readable as JSON: {error}", "Build it again.") from error
     version = content.get("manifest_version") if isinstance(content, dict) else None
@@ -131,7 +137,7 @@ def read_manifest(folder: Path, kind: str | None = None) -> Manifest:
             f"{path} has manifest_version {version}; this version of blm reads {MANIFEST_VERSION}.",
             "Build it again, or use the version of blm that made it.",
         )
-    manifest = validate(Manifest, content, str(path))
+    manifest = validate(Manifest, content, path)
     if kind is not None and manifest.kind != kind:
         raise DatasetError(f"{folder} is a {manifest.kind} build, not {kind}.", "Give the other folder.")
     return manifest
