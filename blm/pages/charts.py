@@ -67,6 +67,50 @@ def success_chart(rows: Sequence[tuple[str, float, float, float]]) -> str:
     return _svg(figure)
 
 
+def histogram_chart(groups: Mapping[str, Sequence[float] | np.ndarray], x_label: str, bins: int = 30) -> str:
+    """How often each value occurs, one outlined histogram per group over common bins; returns SVG text."""
+    figure, axes = _new((4.9, 2.8))
+    edges = np.histogram_bin_edges(np.concatenate([np.asarray(values) for values in groups.values()]), bins)
+    for index, (name, values) in enumerate(groups.items()):
+        colour = _COLOURS[index % len(_COLOURS)]
+        counts, _ = np.histogram(values, edges)
+        axes.stairs(counts, edges, color=colour, fill=True, alpha=0.18)
+        axes.stairs(counts, edges, color=colour, linewidth=1.4, label=name)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel("episodes")
+    if len(groups) > 1:
+        axes.legend(frameon=False, fontsize=8, loc="best")
+    return _svg(figure)
+
+
+def density_chart(points: np.ndarray, x_label: str, y_label: str) -> str:
+    """Where (N, 2) points lie, in hexagons shaded by their number, both axes to one scale; returns SVG text."""
+    figure, axes = _new((4.6, 4.0))
+    spread = max(float(np.ptp(points, axis=0).max()), 1e-3)
+    middle = (points.min(axis=0) + points.max(axis=0)) / 2
+    (left, below), (right, above) = middle - 0.55 * spread, middle + 0.55 * spread
+    extent = (float(left), float(right), float(below), float(above))
+    axes.hexbin(points[:, 0], points[:, 1], gridsize=36, mincnt=1, cmap="Blues", bins="log", extent=extent)
+    axes.set_aspect("equal")
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    return _svg(figure)
+
+
+def range_chart(rows: Sequence[tuple[str, float, float, float, float]]) -> str:
+    """Bars within bars: rows of (label, least, 1 %, 99 %, most) on a scale of 0 to 1; returns SVG text."""
+    figure, axes = _new((6.4, 0.3 * len(rows) + 0.9))
+    for place, (_, least, low, high, most) in enumerate(rows):
+        axes.barh(place, 1.0, color="#ece9e2", height=0.62)
+        axes.barh(place, high - low, left=low, color=_COLOURS[0], height=0.62)
+        axes.plot([least, most], [place, place], color="#23262d", linewidth=1.2)
+    axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+    axes.set_xlim(min(0.0, *(row[1] for row in rows)), max(1.0, *(row[4] for row in rows)))
+    axes.set_xlabel("share of the axis' range (bar: 1–99 %, line: lowest to highest)")
+    axes.invert_yaxis()
+    return _svg(figure)
+
+
 def _new(size: tuple[float, float]):
     """A bare Figure (no pyplot, no global state) with our look."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from jinja2 import Environment, Template
 
-_MEDIA_TYPES = {".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg"}
+_MEDIA_TYPES = {b"\x89PNG": "image/png", b"GIF8": "image/gif", b"\xff\xd8": "image/jpeg"}
+"""By the first bytes of a file."""
 
 
 @dataclass(frozen=True)
@@ -25,16 +26,20 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG, GIF or JPEG file, embedded into the page, with its caption."""
+    """A PNG, GIF or JPEG picture (a file, or its bytes), embedded into the page, with its caption."""
 
-    path: Path
+    source: Path | bytes
     caption: str
     wide: bool = False
 
     @property
     def data_uri(self) -> str:
-        encoded = base64.b64encode(self.path.read_bytes()).decode()
-        return f"data:{_MEDIA_TYPES[self.path.suffix]};base64,{encoded}"
+        """The whole picture as a `data:` address; raises ValueError for other kinds of file."""
+        content = self.source if isinstance(self.source, bytes) else self.source.read_bytes()
+        for signature, media_type in _MEDIA_TYPES.items():
+            if content.startswith(signature):
+                return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+        raise ValueError("the picture is neither PNG, GIF nor JPEG")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,125 @@
+"""Gather what the pages of a Stage II build show, and write them: `lineage.parquet` and `report.html`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from blm.curate.episodes.index import DatasetIndex
+from blm.curate.episodes.lineage import LINEAGE_FILE, lineage_table
+from blm.curate.episodes.segment import Segment
+from blm.curate.report.splits_page import EXAMPLES_PER_REASON, DroppedExample, Recorded, splits_page
+from blm.curate.shards import FinishedShard, write_parquet
+from blm.schemas.episode import EE_POSE
+from blm.schemas.manifest import Manifest, write_atomically
+from blm.schemas.shard import IndexRow, images_suffix, offsets_suffix
+
+REPORT_FILE = "report.html"
+PICTURES = 6
+"""Tasks shown per embodiment."""
+_TOOL_POSITIONS = 20_000
+_EPISODES_FOR_POSITIONS = 400
+
+ExampleFrame = Callable[[DatasetIndex, int], bytes | None]
+"""The first readable picture of an episode as JPEG, or None."""
+
+
+def write_splits_report(
+    folder: Path,
+    manifest: Manifest,
+    datasets: Mapping[str, DatasetIndex],
+    segments: Sequence[Segment],
+    shards: Sequence[FinishedShard],
+    dropped: pa.Table,
+    findings: pa.Table,
+    licence: str,
+    example_frame: ExampleFrame,
+) -> None:
+    """Write `lineage.parquet` and `report.html` into a build's folder; the same build gives the same bytes."""
+    lineage = lineage_table(segments, shards)
+    write_parquet(folder / LINEAGE_FILE, lineage)
+    index = {(row.key, row.suffix): row for shard in shards for row in shard.index}
+    recorded = []
+    for name in sorted({segment.row["embodiment"] for segment in segments}):
+        mine = [segment for segment in segments if segment.row["embodiment"] == name]
+        positions, pictures = _tool_positions(mine), _pictures(folder, mine, index)
+        recorded.append(Recorded(mine[0].dataset.embodiment, positions, pictures))
+    examples = _examples(datasets, dropped, example_frame)
+    page = splits_page(manifest, lineage, findings, recorded, examples, licence)
+    write_atomically(folder / REPORT_FILE, page.encode())
+
+
+def _tool_positions(segments: Sequence[Segment]) -> np.ndarray:
+    """Tool positions (N, 3), m, base frame, of evenly chosen training frames; (0, 3) where none are recorded."""
+    training = [segment for segment in segments if segment.row["split"] == "train"]
+    chosen = training[:: max(1, len(training) // _EPISODES_FOR_POSITIONS)]
+    parts = [part for segment in chosen if (part := _recorded_positions(segment)) is not None]
+    if not parts:
+        return np.zeros((0, 3))
+    positions = np.concatenate(parts)
+    return positions[:: max(1, len(positions) // _TOOL_POSITIONS)]
+
+
+def _recorded_positions(segment: Segment) -> np.ndarray | None:
+    file = pq.ParquetFile(segment.row["data_file"])
+    if EE_POSE not in file.schema_arrow.names:
+        return None
+    table = file.read(columns=["episode_index", EE_POSE])
+    mine = table["episode_index"].to_numpy() == segment.row["episode"]
+    poses = np.stack(table[EE_POSE].to_pylist()).astype(float)[mine]
+    return poses[segment.row["start"] : segment.row["stop"], :3]
+
+
+def _pictures(
+    folder: Path, segments: Sequence[Segment], index: Mapping[tuple[str, str], IndexRow]
+) -> list[tuple[bytes, str]]:
+    """The middle frame of one sample per task, from its shard."""
+    first: dict[str, Segment] = {}
+    for segment in segments:
+        first.setdefault(segment.row["task"], segment)
+    pictures = []
+    for task, segment in sorted(first.items())[:PICTURES]:
+        camera = segment.dataset.cameras[0].name
+        images, offsets = (
+            index.get((segment.key, suffix(camera))) for suffix in (images_suffix, offsets_suffix)
+        )
+        if images is None or offsets is None:
+            continue
+        places = np.load(io.BytesIO(_member(folder, offsets)), allow_pickle=False)
+        frame = segment.frames // 2
+        picture = _member(folder, images)[int(places[frame]) : int(places[frame + 1])]
+        pictures.append((picture, f"{task}, {camera}: “{segment.row['instruction']}”, frame {frame}."))
+    return pictures
+
+
+def _member(folder: Path, row: IndexRow) -> bytes:
+    with (folder / row.shard).open("rb") as stream:
+        stream.seek(row.offset)
+        return stream.read(row.size)
+
+
+def _examples(
+    datasets: Mapping[str, DatasetIndex], dropped: pa.Table, example_frame: ExampleFrame
+) -> list[DroppedExample]:
+    examples: list[DroppedExample] = []
+    shown: dict[str, int] = {}
+    for row in dropped.to_pylist():
+        if shown.get(row["reason"], 0) >= EXAMPLES_PER_REASON:
+            continue
+        jpeg = example_frame(datasets[row["dataset"]], row["episode"])
+        if jpeg is None:
+            continue
+        shown[row["reason"]] = shown.get(row["reason"], 0) + 1
+        examples.append(DroppedExample(row["reason"], jpeg, _caption(row)))
+    return examples
+
+
+def _caption(row: dict) -> str:
+    measured = f"{row['value']:.4g} (allowed: {row['threshold']:.4g})" if row["value"] is not None else ""
+    words = "; ".join(part for part in (measured, row["note"] or "") if part)
+    return f"{row['reason']}: {row['dataset']} episode {row['episode']}" + (f", {words}" if words else "")
