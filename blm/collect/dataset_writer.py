@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 
 from blm import __version__
 from blm.collect import dataset_files as files
+from blm.collect.attempts_table import Attempt, read_attempts, write_attempts
 from blm.collect.episode_part import EpisodePart, EpisodeWriter, whole_rate
 from blm.collect.statistics import DatasetStatistics, Statistics, column_statistics
 from blm.collect.video import VideoConfig
@@ -44,40 +45,7 @@ from blm.schemas.errors import DatasetError, OutputExistsError
 
 RECORDING_VERSION = 1
 STAGING_FOLDER = ".staging"
-_LOCK_FILE = ".lock"
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One row of `meta/attempts.parquet`.
-
-    `episode_index` is -1 when nothing was kept. `reason` is `EpisodeEnd.reason`; `metrics` is JSON.
-    """
-
-    attempt: int
-    seed: int
-    task: str
-    success: bool
-    kept: bool
-    episode_index: int
-    steps: int
-    reason: str
-    metrics: str = "{}"
-
-
-ATTEMPT_SCHEMA = pa.schema(
-    [
-        ("attempt", pa.int64()),
-        ("seed", pa.int64()),
-        ("task", pa.string()),
-        ("success", pa.bool_()),
-        ("kept", pa.bool_()),
-        ("episode_index", pa.int64()),
-        ("steps", pa.int64()),
-        ("reason", pa.string()),
-        ("metrics", pa.string()),
-    ]
-)
+LOCK_FILE = ".lock"
 
 
 class DatasetWriter:
@@ -97,7 +65,7 @@ class DatasetWriter:
         self._subtasks: list[str] = []
         self._group: pa.Table | None = None
         self._statistics = DatasetStatistics()
-        self._lock = _lock(root)
+        self._lock = lock_folder(root)
 
     @classmethod
     def create(
@@ -189,7 +157,7 @@ class DatasetWriter:
 
     def _release(self) -> None:
         shutil.rmtree(self.root / STAGING_FOLDER, ignore_errors=True)
-        (self.root / _LOCK_FILE).unlink(missing_ok=True)
+        (self.root / LOCK_FILE).unlink(missing_ok=True)
         self._lock.close()
 
     def __enter__(self) -> Self:
@@ -266,8 +234,7 @@ class DatasetWriter:
         self._write_info()
 
     def _write_attempts(self) -> None:
-        columns = {name: [getattr(row, name) for row in self.attempts] for name in ATTEMPT_SCHEMA.names}
-        files.write_parquet(self.root / ATTEMPTS_FILE, pa.table(columns, schema=ATTEMPT_SCHEMA))
+        write_attempts(self.root / ATTEMPTS_FILE, self.attempts)
 
     def _write_info(self) -> None:
         files.write_json(
@@ -334,8 +301,7 @@ class DatasetWriter:
                 self._load_episode(table, row)
             group += 1
         if (self.root / ATTEMPTS_FILE).is_file():
-            rows = pq.read_table(self.root / ATTEMPTS_FILE).to_pylist()
-            self.attempts = _committed([Attempt(**row) for row in rows], self.episodes)
+            self.attempts = _committed(read_attempts(self.root / ATTEMPTS_FILE), self.episodes)
 
     def _load_episode(self, table: pa.Table, row: int) -> None:
         path = files.data_file(self.root, self.episodes)
@@ -399,7 +365,7 @@ def _is_vacant(root: Path) -> bool:
     """Whether `root` is an empty folder, or holds only what a recording killed in its first moment left."""
     if not root.is_dir():
         return False
-    left = {_LOCK_FILE, f"{RECORDING_FILE}.tmp"}
+    left = {LOCK_FILE, f"{RECORDING_FILE}.tmp"}
     return all(str(path.relative_to(root)) in left for path in root.rglob("*") if not path.is_dir())
 
 
@@ -410,10 +376,14 @@ def _move(path: Path, target: Path) -> None:
     os.replace(path, target)
 
 
-def _lock(root: Path) -> IO[bytes]:
-    """Hold `root` for this process; the system lets go of it when the process ends, however it ends."""
+def lock_folder(root: Path) -> IO[bytes]:
+    """Hold `root` (made if absent) for this process; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        OutputExistsError: another process holds it.
+    """
     root.mkdir(parents=True, exist_ok=True)
-    stream = (root / _LOCK_FILE).open("wb")
+    stream = (root / LOCK_FILE).open("wb")
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -15,7 +15,8 @@ from typing import Any, Self
 import numpy as np
 
 from blm import __version__
-from blm.collect.dataset_writer import STAGING_FOLDER, Attempt, DatasetWriter
+from blm.collect.attempts_table import Attempt
+from blm.collect.dataset_writer import STAGING_FOLDER, DatasetWriter
 from blm.collect.episode_part import EpisodePart, EpisodeWriter
 from blm.collect.rollout import STOPPED
 from blm.collect.video import VideoConfig
@@ -134,19 +135,9 @@ class Recorder:
         Raises:
             DatasetError: the episode does not fit the dataset.
         """
-        task, end = recorded.metadata.task, recorded.end
+        task = recorded.metadata.task
         earlier = [attempt for attempt in self.writer.attempts if attempt.task == task]
-        attempt = Attempt(
-            attempt=len(earlier),
-            seed=recorded.metadata.seed,
-            task=task,
-            success=end.success,
-            kept=False,
-            episode_index=-1,
-            steps=end.steps,
-            reason=end.reason,
-            metrics=json.dumps(dict(end.metrics), sort_keys=True, default=_plain),
-        )
+        attempt = attempt_of(recorded, len(earlier))
         if recorded.part is None:
             self.writer.log_attempt(attempt)
             return False
@@ -163,6 +154,23 @@ class Recorder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def attempt_of(recorded: Recorded, number: int) -> Attempt:
+    """The row of the attempts table for the `number`-th attempt at a task, of which no episode is kept (yet)."""
+    end = recorded.end
+    metrics = json.dumps(dict(end.metrics), sort_keys=True, default=_plain)
+    return Attempt(
+        attempt=number,
+        seed=recorded.metadata.seed,
+        task=recorded.metadata.task,
+        success=end.success,
+        kept=False,
+        episode_index=-1,
+        steps=end.steps,
+        reason=end.reason,
+        metrics=metrics,
+    ).with_metrics(json.loads(metrics))
 
 
 def episode_metadata(start: EpisodeStart, end: EpisodeEnd, part: EpisodePart | None) -> EpisodeMetadata:

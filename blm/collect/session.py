@@ -6,8 +6,6 @@ configuration alone: not on the number of workers, and not on how often the sess
 
 from __future__ import annotations
 
-import json
-import re
 import time
 from collections import Counter
 from contextlib import closing
@@ -16,8 +14,9 @@ from typing import Self
 
 from pydantic import model_validator
 
-from blm.collect.attempts import CollectConfig, OpenWorkcell, attempts, open_simulation
-from blm.collect.dataset_writer import Attempt
+from blm.collect.attempts import CollectConfig, OpenWorkcell, Series, attempts, open_simulation
+from blm.collect.attempts_table import Attempt, cause
+from blm.collect.dataset_writer import STAGING_FOLDER
 from blm.collect.recorder import Recorder
 from blm.schemas.episode import RECORDING_FILE
 from blm.schemas.errors import DatasetError, PlanningError, UsageError
@@ -81,6 +80,8 @@ def collect(
             f"operator '{config.operator}' is not available; there is: {', '.join(OPERATORS)} (simulation).",
             "Leave --operator away to let the planner demonstrate.",
         )
+    if not config.record:
+        raise UsageError("a dataset without recording makes no sense.", "Leave `record` as it is.")
     embodiment = config.embodiment()
     task = load_task(config.task, embodiment.name).name
     resume = config.resume and (config.output / RECORDING_FILE).is_file()
@@ -113,13 +114,16 @@ class _Session:
         if self._missing() <= 0:
             return
         self._report()
-        with closing(attempts(self._config, open_workcell, self._first, limit, self._missing)) as made:
-            for recorded in made:
-                self._recorder.commit(recorded)
+        staging = self._config.output / STAGING_FOLDER
+        series = Series(self._config, staging, self._first, limit, self._missing)
+        with closing(attempts([series], open_workcell, self._config.workers)) as made:
+            for _, outcome in made:
+                if isinstance(outcome, Exception):
+                    raise outcome
+                self._recorder.commit(outcome)
                 self._report()
-                if self._missing() <= 0:
-                    return
-        self._give_up(limit)
+        if self._missing() > 0:
+            self._give_up(limit)
 
     def summary(self) -> CollectSummary:
         made = self._attempts()[self._first :]
@@ -159,13 +163,3 @@ class _Session:
             f"most frequent cause: {most}.",
             f"What succeeded is in {self._config.output}; raise attempts_per_episode and resume to go on.",
         )
-
-
-def cause(attempt: Attempt) -> str:
-    """Why an attempt failed, with numbers left out so that like causes count together.
-
-    An agent that is done without success may name its own cause as the metric `failure`.
-    """
-    failure = json.loads(attempt.metrics).get("failure")
-    reason = f"{attempt.reason}: {failure}" if failure else attempt.reason
-    return re.sub(r"-?\d+(\.\d+)?(e-?\d+)?", "#", reason)
