@@ -37,5 +37,5 @@ bench: setup ## run every script under benchmarks/ (one: make bench ARGS=benchma
 
 lock: setup ## resolve requirements.lock again from pyproject.toml (UPGRADE=1 takes newer releases)
 	$(BIN)/uv pip compile --quiet --universal --python-version "$$(cat .python-version)" --generate-hashes --no-header \
-		--extra sim --extra hardware --extra train --extra scale --extra dev \
+		--extra sim --extra hardware --extra teleop --extra train --extra scale --extra dev \
 		$(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.lock
