@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from blm.schemas.episode import ACTION, STATE, SUBTASK_INDEX, SUCCESS
+from blm.schemas.episode import ACTION, MONOTONIC_TIME, STATE, SUBTASK_INDEX, SUCCESS
+
+TIMESTAMP = "timestamp"
+"""LeRobot's own time of a frame in its episode, seconds."""
 
 
 class FramesError(Exception):
@@ -29,6 +32,7 @@ class Frames:
         state, action: (N, A) float32, axis units.
         subtask: (N,) int64, zeros where the dataset has none.
         success: (N,) bool, or None where the dataset does not record it.
+        time: (N,) float64 seconds: as measured where the dataset records that, else LeRobot's timestamps, else None.
     """
 
     episode: np.ndarray
@@ -37,6 +41,7 @@ class Frames:
     action: np.ndarray
     subtask: np.ndarray
     success: np.ndarray | None
+    time: np.ndarray | None = None
 
     def span(self, episode: int) -> slice:
         """Where an episode's frames lie; empty if it has none."""
@@ -46,12 +51,23 @@ class Frames:
 
 @dataclass(frozen=True)
 class Columns:
-    """How a dataset stores its vectors: the columns of `observation.state` and `action` that are the axes."""
+    """How a dataset stores its vectors: which values of the state's and the action's feature are the axes.
+
+    `time` names the column with the best known time of each frame, if there is one.
+    """
 
     state: tuple[int, ...]
     action: tuple[int, ...]
     subtask: bool
     success: bool
+    time: str | None = None
+    state_feature: str = STATE
+    action_feature: str = ACTION
+
+
+def time_column(features: Iterable[str]) -> str | None:
+    """The measured time where it is recorded, else LeRobot's own."""
+    return next((name for name in (MONOTONIC_TIME, TIMESTAMP) if name in features), None)
 
 
 @lru_cache(maxsize=4)
@@ -61,33 +77,48 @@ def read_frames(path: Path, columns: Columns) -> Frames:
     Raises:
         FramesError: says what is wrong with which file.
     """
-    names = ["episode_index", "frame_index", STATE, ACTION]
-    names += [SUBTASK_INDEX] if columns.subtask else []
-    names += [SUCCESS] if columns.success else []
+    names = column_names(columns)
     try:
         table = pq.ParquetFile(path).read(columns=names)
         if missing := set(names) - set(table.column_names):
             raise FramesError(f"{path} lacks the columns {', '.join(sorted(missing))}")
-        frames = Frames(
-            episode=_scalars(table, "episode_index").astype(np.int64),
-            frame=_scalars(table, "frame_index").astype(np.int64),
-            state=_vectors(table, STATE, columns.state),
-            action=_vectors(table, ACTION, columns.action),
-            subtask=_scalars(table, SUBTASK_INDEX).astype(np.int64)
+        return frames_of_table(table, columns)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise FramesError(f"{path} is not readable: {error}") from error
+
+
+def column_names(columns: Columns) -> list[str]:
+    """The columns of a data file that make up `Frames`."""
+    names = ["episode_index", "frame_index", columns.state_feature, columns.action_feature]
+    names += [SUBTASK_INDEX] if columns.subtask else []
+    names += [SUCCESS] if columns.success else []
+    names += [columns.time] if columns.time else []
+    return names
+
+
+def frames_of_table(table: pa.Table, columns: Columns) -> Frames:
+    """Frames of a table with the columns `column_names`, ordered by episode and frame.
+
+    Raises:
+        ValueError: a column's values are absent, or vectors differ in length or are too short.
+    """
+    return _ordered(
+        Frames(
+            episode=_scalars(table, "episode_index").astype(np.int64, copy=False),
+            frame=_scalars(table, "frame_index").astype(np.int64, copy=False),
+            state=_vectors(table, columns.state_feature, columns.state),
+            action=_vectors(table, columns.action_feature, columns.action),
+            subtask=_scalars(table, SUBTASK_INDEX).astype(np.int64, copy=False)
             if columns.subtask
             else np.zeros(len(table), np.int64),
             success=_scalars(table, SUCCESS).astype(bool) if columns.success else None,
+            time=_scalars(table, columns.time).astype(np.float64) if columns.time else None,
         )
-    except (OSError, pa.ArrowException, ValueError) as error:
-        raise FramesError(f"{path} is not readable: {error}") from error
-    return _ordered(frames)
+    )
 
 
 def concatenate(parts: Sequence[Frames]) -> Frames:
     """Frames of several files of one dataset, ordered by episode and frame."""
-    success = None
-    if all(part.success is not None for part in parts):
-        success = np.concatenate([part.success for part in parts if part.success is not None])
     return _ordered(
         Frames(
             episode=np.concatenate([part.episode for part in parts]),
@@ -95,9 +126,15 @@ def concatenate(parts: Sequence[Frames]) -> Frames:
             state=np.concatenate([part.state for part in parts]),
             action=np.concatenate([part.action for part in parts]),
             subtask=np.concatenate([part.subtask for part in parts]),
-            success=success,
+            success=_joined([part.success for part in parts]),
+            time=_joined([part.time for part in parts]),
         )
     )
+
+
+def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    present = [part for part in parts if part is not None]
+    return np.concatenate(present) if len(present) == len(parts) else None
 
 
 def content_hash(frames: Frames, span: slice) -> str:
@@ -109,12 +146,14 @@ def content_hash(frames: Frames, span: slice) -> str:
 
 
 def _ordered(frames: Frames) -> Frames:
-    order = np.lexsort((frames.frame, frames.episode))
-    if (np.diff(order) == 1).all():
+    step = np.diff(frames.episode)
+    if ((step > 0) | ((step == 0) & (np.diff(frames.frame) >= 0))).all():
         return frames
+    order = np.lexsort((frames.frame, frames.episode))
     return Frames(
         *(getattr(frames, name)[order] for name in ("episode", "frame", "state", "action", "subtask")),
         success=None if frames.success is None else frames.success[order],
+        time=None if frames.time is None else frames.time[order],
     )
 
 
@@ -124,16 +163,27 @@ def _scalars(table: pa.Table, name: str) -> np.ndarray:
 
 
 def _vectors(table: pa.Table, name: str, wanted: tuple[int, ...]) -> np.ndarray:
-    values = _numpy(_flat(table[name].combine_chunks()), name).astype(np.float32, copy=False)
-    if len(table) and len(values) % len(table):
+    """(N, len(wanted)) float32; a view of the table's memory where that will do."""
+    if not len(table):
+        return np.zeros((0, len(wanted)), np.float32)
+    column = table[name].combine_chunks()
+    values = _numpy(_flat(column), name).astype(np.float32, copy=False)
+    if len(values) % len(table) or not _all_of_length(column, len(values) // len(table)):
         raise ValueError(f"'{name}' has vectors of differing lengths")
     values = values.reshape(len(table), -1)
-    if len(table) and values.shape[1] <= max(wanted):
+    if values.shape[1] <= max(wanted):
         raise ValueError(f"'{name}' has {values.shape[1]} values a frame; {max(wanted) + 1} are needed")
-    return (
-        np.ascontiguousarray(values[:, list(wanted)])
-        if len(table)
-        else np.zeros((0, len(wanted)), np.float32)
+    if wanted == tuple(range(values.shape[1])):
+        return values
+    return np.ascontiguousarray(values[:, list(wanted)])
+
+
+def _all_of_length(column: pa.Array | pa.ChunkedArray, length: int) -> bool:
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    return all(
+        not chunk.null_count and (np.diff(np.from_dlpack(chunk.offsets)) == length).all()
+        for chunk in chunks
+        if pa.types.is_list(chunk.type) or pa.types.is_large_list(chunk.type)
     )
 
 

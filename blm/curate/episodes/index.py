@@ -7,7 +7,6 @@ there the embodiment comes from the axis names, the task from the wording of the
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,16 @@ from typing import Any
 import pyarrow as pa
 
 from blm.curate.episodes.config import DatasetSource
-from blm.curate.episodes.facts import episode_facts
-from blm.curate.episodes.frames import Columns, Frames, FramesError, concatenate, read_frames
+from blm.curate.episodes.facts import FACT_FIELDS, episode_facts
+from blm.curate.episodes.frames import (
+    Columns,
+    Frames,
+    FramesError,
+    concatenate,
+    read_frames,
+    time_column,
+)
+from blm.curate.episodes.instructions import contradictions, normalised_instruction, task_of_instruction
 from blm.curate.episodes.lerobot_files import (
     CameraStream,
     camera_streams,
@@ -39,7 +46,6 @@ from blm.schemas.episode import (
     SUCCESS,
 )
 from blm.schemas.errors import ConfigError, DatasetError
-from blm.schemas.task import load_task, task_names
 
 _ROWS_AT_ONCE = 500_000
 
@@ -51,11 +57,12 @@ _RECORDED_FACTS = ("embodiment", "task", "seed", "operator", "success")
 class DatasetIndex:
     """One dataset, ready to be checked and read.
 
-    `episodes` has a row per episode: `dataset`, `episode`, `embodiment`, `task`, `instruction`, `success` ('yes', 'no'
-    or 'unknown'), `seed`, `operator`, `rate_hz`, `length` (as the metadata say), `data_file`, `unreadable` (why the
-    data file is, else null), `missing_videos`, `video_frames` (of the camera that differs most from `length`),
-    the columns of `episode_facts`, `object_starts` (null unless asked for and recorded), and per camera
-    `video/<name>` {file, from_s}.
+    `episodes` has a row per episode: `dataset`, `episode`, `embodiment`, `task`, `instruction` (normalised),
+    `recorded_instruction`, `instructions` (how many it carries), `contradictions` (see `instructions.py`), `success`
+    ('yes', 'no' or 'unknown'), `seed`, `operator`, `rate_hz`, `length` (as the metadata say), `data_file`,
+    `unreadable` (why the data file is, else null), `missing_videos`, `video_frames` (of the camera that differs most
+    from `length`), the columns of `episode_facts`, `object_starts` (null unless asked for and recorded), and per
+    camera `video/<name>` {file, from_s}.
     """
 
     name: str
@@ -92,6 +99,7 @@ def index_dataset(
         action=_axis_columns(root, info, ACTION, embodiment),
         subtask=SUBTASK_INDEX in info["features"],
         success=SUCCESS in info["features"],
+        time=time_column(info["features"]),
     )
     streams = camera_streams(root, info, cameras)
     rate_hz = float(info["fps"])
@@ -193,13 +201,19 @@ def _episode_row(
     embodiment: Embodiment,
 ) -> dict[str, Any]:
     recorded = {name: row.get(EPISODE_METADATA_PREFIX + name) for name in _RECORDED_FACTS}
-    instruction = (row.get("tasks") or [""])[0]
+    recorded_instruction = (row.get("tasks") or [""])[0]
+    instruction = normalised_instruction(recorded_instruction)
+    task = source.task or recorded["task"] or task_of_instruction(instruction, embodiment.name)
+    objects = row.get(EPISODE_METADATA_PREFIX + "objects")
     rate_hz = info["fps"]
     result: dict[str, Any] = {
         "episode": row["episode_index"],
         "embodiment": embodiment.name,
-        "task": source.task or recorded["task"] or task_of_instruction(instruction, embodiment.name),
+        "task": task,
         "instruction": instruction,
+        "recorded_instruction": recorded_instruction,
+        "instructions": len(set(map(normalised_instruction, row.get("tasks") or [""]))),
+        "contradictions": list(contradictions(instruction, task, objects, embodiment.name)),
         "success": {True: "yes", False: "no", None: "unknown"}[recorded["success"]],
         "seed": -1 if recorded["seed"] is None else recorded["seed"],
         "operator": recorded["operator"] or "unknown",
@@ -221,19 +235,6 @@ def _episode_row(
     result["missing_videos"] = missing
     result["video_frames"] = max(counts, key=lambda count: abs(count - row["length"]))
     return result
-
-
-def task_of_instruction(instruction: str, embodiment: str) -> str:
-    """The known task with this wording, else the wording itself as a name ('Fold it!' → 'fold-it')."""
-    wording = _slug(instruction)
-    for task in task_names():
-        if wording in map(_slug, load_task(task, embodiment).instructions):
-            return task
-    return wording[:60].strip("-") or "unnamed"
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def _all_facts(
@@ -285,21 +286,25 @@ def _episode_table(
     fields: list[tuple[str, pa.DataType]] = [
         *(
             (key, pa.string())
-            for key in ("dataset", "embodiment", "task", "instruction", "success", "operator")
+            for key in (
+                "dataset",
+                "embodiment",
+                "task",
+                "instruction",
+                "recorded_instruction",
+                "success",
+                "operator",
+            )
         ),
-        *((key, pa.int64()) for key in ("episode", "seed", "length", "video_frames")),
+        *((key, pa.int64()) for key in ("episode", "instructions", "seed", "length", "video_frames")),
         ("rate_hz", pa.float64()),
         *((key, pa.string()) for key in ("data_file", "unreadable")),
-        ("missing_videos", pa.list_(pa.string())),
-        ("rows", pa.int64()),
-        *((key, pa.bool_()) for key in ("contiguous", "finite")),
-        ("top_speed", pa.float64()),
-        *((key, pa.int64()) for key in ("moves_from", "moves_to")),
-        ("identity", pa.string()),
+        *((key, pa.list_(pa.string())) for key in ("contradictions", "missing_videos")),
+        *FACT_FIELDS,
         ("object_starts", OBJECT_STARTS),
         *((f"video/{stream.name}", video) for stream in streams),
     ]
-    absent = {"rows": 0, "contiguous": False, "finite": False, "top_speed": 0.0}
+    absent = {"rows": 0, "contiguous": False}
     complete = []
     for row in rows:
         fact = facts.get(row["episode"], {})

@@ -8,7 +8,8 @@ import pytest
 
 from blm.curate.episodes.config import DatasetSource
 from blm.curate.episodes.facts import motion_window
-from blm.curate.episodes.index import DatasetIndex, dataset_names, index_dataset, task_of_instruction
+from blm.curate.episodes.index import DatasetIndex, dataset_names, index_dataset
+from blm.curate.episodes.instructions import task_of_instruction
 from blm.schemas.embodiment import load_embodiment
 from blm.schemas.episode import ACTION, STATE
 from blm.schemas.errors import ConfigError, DatasetError

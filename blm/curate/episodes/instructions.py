@@ -1,0 +1,71 @@
+"""The wording of an episode's instruction: one form for all spellings, and whether it fits what was recorded."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Sequence
+from functools import cache
+
+from blm.schemas.task import load_task, task_names
+
+_COLOURS = "red|green|blue|yellow|orange|purple|pink|cyan|brown|black|white|grey|gray"
+_THINGS = "cube|block|box|ball|sphere|peg|bin|tray|cylinder"
+_NAMED_THING = re.compile(rf"\b({_COLOURS}) (?:{_THINGS})s?\b")
+_SAME_COLOUR = {"gray": "grey"}
+
+
+def normalised_instruction(text: str) -> str:
+    """One text for all spellings: single blanks, lower case, no final full stop, composed Unicode characters."""
+    plain = " ".join(unicodedata.normalize("NFC", text).split()).lower()
+    return plain.rstrip(".").rstrip() if not plain.endswith("...") else plain
+
+
+def slug(text: str) -> str:
+    """Letters and digits, joined by hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def task_of_instruction(instruction: str, embodiment: str) -> str:
+    """The known task with this wording, else the wording itself as a name ('Fold it!' → 'fold-it')."""
+    wording = slug(instruction)
+    return _tasks_by_wording(embodiment).get(wording) or wording[:60].strip("-") or "unnamed"
+
+
+def contradictions(instruction: str, task: str, objects: str | None, embodiment: str) -> tuple[str, ...]:
+    """What in the instruction cannot be true of the episode, in words.
+
+    That is a wording of another known task, and a coloured thing ('the red cube') while nothing in the scene has that
+    colour. `objects` is the recorded JSON list of the scene's objects, or None where there is none.
+    """
+    found = []
+    wording = slug(instruction)
+    known = _tasks_by_wording(embodiment).get(wording)
+    if known is not None and task in task_names() and wording not in _wordings(task, embodiment):
+        found.append(f"a wording of '{known}', not of '{task}'")
+    colours = _colours(objects)
+    named = {_SAME_COLOUR.get(colour, colour) for colour in _NAMED_THING.findall(instruction.lower())}
+    if colours and (absent := sorted(named - colours)):
+        found.append(f"nothing {' or '.join(absent)} in the scene")
+    return tuple(found)
+
+
+def _colours(objects: str | None) -> set[str]:
+    try:
+        listed = json.loads(objects or "[]")
+        names = [str(thing["colour_name"]).lower() for thing in listed]
+    except (ValueError, TypeError, KeyError):
+        return set()
+    return {_SAME_COLOUR.get(name, name) for name in names}
+
+
+@cache
+def _wordings(task: str, embodiment: str) -> frozenset[str]:
+    return frozenset(map(slug, load_task(task, embodiment).instructions))
+
+
+@cache
+def _tasks_by_wording(embodiment: str) -> dict[str, str]:
+    tasks: Sequence[str] = task_names()
+    return {wording: task for task in reversed(tasks) for wording in _wordings(task, embodiment)}

@@ -1,0 +1,33 @@
+"""A short form of an episode's path, by which paths can be compared without their frames."""
+
+from __future__ import annotations
+
+import numpy as np
+
+POINTS = 32
+"""States in a signature, evenly spread over the motion."""
+
+
+def signatures(
+    state: np.ndarray, from_row: np.ndarray, to_row: np.ndarray, spans: np.ndarray, points: int = POINTS
+) -> np.ndarray:
+    """(E, points × A) float32: states between two rows as fractions of each axis' range, linearly interpolated.
+
+    Point p of axis a stands at `p * A + a`.
+
+    Args:
+        state: (A, N) axis values.
+        from_row, to_row: (E,) first and last row of each episode's motion.
+        spans: (A,) range of each axis, axis units.
+    """
+    share = np.linspace(0, 1, points, dtype=np.float32)
+    place = (np.maximum(0, to_row - from_row)[:, None] * share).astype(np.float32)
+    before = place.astype(np.int64)
+    weight = place - before
+    before += from_row[:, None]
+    after = np.minimum(before + 1, to_row[:, None])
+    drawn = np.empty((len(from_row), points, len(state)), np.float32)
+    for axis, values in enumerate(state):
+        low = values[before]
+        drawn[:, :, axis] = (low + (values[after] - low) * weight) / np.float32(spans[axis])
+    return drawn.reshape(len(from_row), -1)
