@@ -76,6 +76,7 @@ def synthetic_steps(
             time_s=index / robot.control_rate_hz,
             instruction=task.instructions[0],
             environment_state=_environment_state(place, start, travel, len(task.objects)),
+            gripper_contact=np.zeros(OBJECT_SLOTS + 1, dtype=np.float32),
         )
         done = success and index >= frames - max(1, frames // 4)
         subtask = SUBTASKS[min(len(SUBTASKS) - 1, index * len(SUBTASKS) // frames)]

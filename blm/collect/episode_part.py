@@ -24,6 +24,7 @@ from blm.schemas.episode import (
     ACTION,
     EE_POSE,
     ENVIRONMENT_STATE,
+    GRIPPER_CONTACT,
     MONOTONIC_TIME,
     STATE,
     SUBTASK_INDEX,
@@ -131,6 +132,7 @@ class EpisodeWriter:
         }
         if ENVIRONMENT_STATE in self._features:
             vectors[ENVIRONMENT_STATE] = observation.environment_state
+            vectors[GRIPPER_CONTACT] = observation.gripper_contact
         row: dict[str, object] = {}
         for key, values in vectors.items():
             array = np.array(values, dtype=np.float32)

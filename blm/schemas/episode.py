@@ -15,6 +15,7 @@ STATE = "observation.state"
 ACTION = "action"
 EE_POSE = "observation.ee_pose"
 ENVIRONMENT_STATE = "observation.environment_state"
+GRIPPER_CONTACT = "observation.gripper_contact"
 IMAGE_PREFIX = "observation.images."
 SUBTASK_INDEX = "subtask_index"
 MONOTONIC_TIME = "timing.monotonic_s"
@@ -23,7 +24,8 @@ SUCCESS = "next.success"
 POSE_NAMES = ("x", "y", "z", "qw", "qx", "qy", "qz")
 """A pose: position in metres, unit quaternion with w first."""
 
-OBJECT_SLOTS = 2
+OBJECT_SLOTS = 5
+"""Of new recordings. Older ones have 2: readers go by the width that a dataset's own features state."""
 
 SUBTASKS_FILE = "meta/subtasks.parquet"
 """Columns `subtask_index` (int64) and `subtask` (string): the table behind `subtask_index`."""
@@ -53,7 +55,8 @@ class EpisodeMetadata:
         late_ticks: control ticks that started late by more than half a period.
         repeated_frames: camera frames repeated because no fresh one was there in time.
         jitter_ms: standard deviation of the control period, milliseconds.
-        objects: JSON list of {name, shape, colour_name, half_size} in slot order.
+        objects: JSON list of {name, shape, colour_name, half_size, role} in slot order. `role` is 'task', or
+            'distractor' for what only lies there; where it is not given, it is 'task'.
         cameras: JSON list of {name, width, height, vertical_fov_deg, position, quaternion, mount}; poses in the
             base frame (or the mount's frame), metres and wxyz, camera looking along its −z.
         goal: JSON {shape, position, radius_m} in the base frame, or 'null'.
@@ -89,11 +92,19 @@ def environment_state_names(slots: int = OBJECT_SLOTS) -> list[str]:
     return [*poses, "goal.x", "goal.y", "goal.z"]
 
 
+def gripper_contact_names(slots: int = OBJECT_SLOTS) -> list[str]:
+    """Axis names of `observation.gripper_contact`: newtons between the gripper and each slot's object, then the table.
+
+    Each is the sum of the normal forces of all contacts of the gripper's parts with it, 0 without contact.
+    """
+    return [*(f"object_{slot}.force_n" for slot in range(slots)), "table.force_n"]
+
+
 def episode_features(embodiment: Embodiment, simulated: bool) -> dict[str, dict[str, Any]]:
     """LeRobot feature descriptions of every key blm records (LeRobot's own index columns are added by it).
 
-    Images are (height, width, 3) video. `observation.environment_state` exists in simulation only and is never an
-    input of a policy.
+    Images are (height, width, 3) video. `observation.environment_state` and `observation.gripper_contact` exist in
+    simulation only and are never an input of a policy.
     """
     axes = list(embodiment.axis_names)
     features: dict[str, dict[str, Any]] = {
@@ -103,6 +114,7 @@ def episode_features(embodiment: Embodiment, simulated: bool) -> dict[str, dict[
     }
     if simulated:
         features[ENVIRONMENT_STATE] = _vector("float32", environment_state_names())
+        features[GRIPPER_CONTACT] = _vector("float32", gripper_contact_names())
     for camera in embodiment.cameras:
         features[image_key(camera.name)] = {
             "dtype": "video",

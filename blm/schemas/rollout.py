@@ -30,6 +30,7 @@ class Observation:
         time_s: monotonic seconds since the episode began (simulated time in simulation).
         instruction: the task in words.
         environment_state: object poses and goal (see `environment_state_names`), simulation only.
+        gripper_contact: forces on the gripper (see `gripper_contact_names`), simulation only.
     """
 
     state: np.ndarray
@@ -38,6 +39,7 @@ class Observation:
     time_s: float
     instruction: str
     environment_state: np.ndarray | None = None
+    gripper_contact: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

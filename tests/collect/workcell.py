@@ -13,7 +13,7 @@ import numpy as np
 
 from blm.collect.attempts import CollectConfig
 from blm.schemas.embodiment import Embodiment, load_embodiment
-from blm.schemas.episode import environment_state_names
+from blm.schemas.episode import environment_state_names, gripper_contact_names
 from blm.schemas.errors import PlanningError
 from blm.schemas.rollout import Command, EpisodeStart, Observation, Transition
 from blm.schemas.task import Task, load_task
@@ -81,6 +81,7 @@ class CountingEnvironment:
             time_s=self.tick / self.embodiment.control_rate_hz,
             instruction=self._instruction(),
             environment_state=np.full(len(environment_state_names()), self.tick, dtype=np.float32),
+            gripper_contact=np.zeros(len(gripper_contact_names()), dtype=np.float32),
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from blm.collect.sim.contacts import GripperContacts
 from blm.collect.sim.objects import Placement, draw_goal, draw_placements, pose_of
 from blm.collect.sim.scene import Scene, build_scene
 from blm.collect.sim.success import ObjectState, SceneState, evaluate_success
@@ -79,6 +80,9 @@ class SimulatedEnvironment:
         self.model: mujoco.MjModel = self._scene.model
         self.data = mujoco.MjData(self.model)
         self.base_pose: np.ndarray = self._scene.base_pose
+        self._contacts = GripperContacts(self.model, self._scene.gripper_geoms)
+        slots = [handle.geoms for handle in self._scene.objects.values()]
+        self._contacts.assign([*slots, *[()] * (OBJECT_SLOTS - len(slots)), self._scene.table_geoms])
         self._renderer: Any = None
         self._arm = np.array(embodiment.arm_indices)
         self._target = self._scene.home_qpos[self._scene.axis_qpos]
@@ -284,6 +288,7 @@ class SimulatedEnvironment:
             time_s=float(self.data.time),
             instruction=self._instruction,
             environment_state=self._environment_state().astype(np.float32),
+            gripper_contact=self._contacts.forces_n(self.data, OBJECT_SLOTS + 1).astype(np.float32),
         )
 
     def _images(self) -> Mapping[str, np.ndarray]:

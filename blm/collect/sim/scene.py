@@ -63,6 +63,7 @@ class Scene:
         objects: handles by task object name, in task order.
         goal_mocap: index of the goal marker's mocap pose, None without a goal.
         gripper_geoms: geoms of body `hand` and everything below it.
+        table_geoms: the table.
         tool_site: the tool centre point.
     """
 
@@ -76,6 +77,7 @@ class Scene:
     objects: Mapping[str, SceneObject]
     goal_mocap: int | None
     gripper_geoms: frozenset[int]
+    table_geoms: frozenset[int]
     tool_site: int
 
 
@@ -264,6 +266,7 @@ def _handles(model: mujoco.MjModel, robot_model: mujoco.MjModel, embodiment: Emb
         objects={name: _scene_object(model, name, is_movable(task.objects[name])) for name in task.objects},
         goal_mocap=None if goal < 0 else int(model.body_mocapid[goal]),
         gripper_geoms=_geoms_below(model, _index(model, mujoco.mjtObj.mjOBJ_BODY, "hand")),
+        table_geoms=frozenset({_index(model, mujoco.mjtObj.mjOBJ_GEOM, "table")}),
         tool_site=_index(model, mujoco.mjtObj.mjOBJ_SITE, "tool"),
     )
 

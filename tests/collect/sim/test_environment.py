@@ -12,7 +12,7 @@ from blm.collect.sim.environment import SimulatedEnvironment
 from blm.collect.sim.models import model_path
 from blm.collect.sim.scene import build_scene, camera_quaternion, substeps_per_tick
 from blm.schemas.embodiment import Embodiment, load_embodiment
-from blm.schemas.episode import environment_state_names
+from blm.schemas.episode import OBJECT_SLOTS, environment_state_names
 from blm.schemas.errors import ConfigError, SimulationError, UnknownNameError, UsageError
 from blm.schemas.rollout import Observation
 from blm.schemas.task import load_task
@@ -291,9 +291,9 @@ def test_unknown_objects_seeds_and_too_many_objects_are_refused() -> None:
     with pytest.raises(SimulationError, match="no episode"):
         SimulatedEnvironment(env.embodiment, env.task, render=False).describe()
     crowded = env.task.model_copy(
-        update={"objects": {f"cube{i}": env.task.objects["cube"] for i in range(3)}}
+        update={"objects": {f"cube{i}": env.task.objects["cube"] for i in range(OBJECT_SLOTS + 1)}}
     )
-    with pytest.raises(ConfigError, match="3 objects"):
+    with pytest.raises(ConfigError, match="6 objects"):
         SimulatedEnvironment(env.embodiment, crowded, render=False)
 
 

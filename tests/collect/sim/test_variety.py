@@ -29,5 +29,5 @@ def test_names_for_everything_and_nothing():
     "text", ["", "light", "lighting=2", "distractors=4", "distractors=-1", "distractors=²", "all,cameras"]
 )
 def test_what_is_not_understood(text):
-    with pytest.raises(UsageError, match="distractors=1..3"):
+    with pytest.raises(UsageError, match="distractors="):
         Variety.parse(text)

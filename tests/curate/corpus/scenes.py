@@ -51,10 +51,10 @@ def record_scenes(
             episode = writer.begin_episode()
             for step in synthetic_steps(robot, loaded, frames, rng, success):
                 low, high = [0.1, -0.12, 0.0], [0.3, 0.12, 0.1]
-                state = np.zeros(17, np.float32)
+                state = np.zeros_like(step.observation.environment_state)
                 for slot in range(len(objects)):
                     state[7 * slot : 7 * slot + 7] = [*rng.uniform(low, high), 1, 0, 0, 0]
-                state[14:] = rng.uniform(low, high) if goal else 0.0
+                state[-3:] = rng.uniform(low, high) if goal else 0.0
                 tool = np.array([*rng.uniform(low, high), 0, 1, 0, 0], np.float32)
                 seen = replace(step.observation, environment_state=state, ee_pose=tool)
                 episode.add(replace(step, observation=seen))

@@ -42,7 +42,7 @@ class Truth:
             for slot, one in enumerate(json.loads(meta["blm/objects"]))
         }
         if json.loads(meta["blm/goal"]):
-            found["target disc"] = state[14:17]
+            found["target disc"] = state[-3:]
         return found
 
     def step_after(self, episode, frame):
