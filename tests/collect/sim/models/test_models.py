@@ -140,15 +140,20 @@ def test_home_points_down_in_front_with_open_gripper_and_touches_nothing(name: s
 
 
 @pytest.mark.parametrize("name", MODEL_NAMES)
-def test_wrist_camera_looks_at_the_tool(name: str) -> None:
+def test_wrist_camera_sees_the_tool_and_the_table_ahead_of_it(name: str) -> None:
+    """The tool lies in the lower part of the picture, in its middle column; the upper half looks past it."""
     model, data = at_home(name)
-    camera = data.site("wrist_camera")
-    sight = -camera.xmat.reshape(3, 3)[:, 2]
-    to_tool = data.site("tool").xpos - camera.xpos
-    assert sight @ to_tool / np.linalg.norm(to_tool) > np.cos(np.radians(2))
+    camera, site = load_embodiment(name).camera("wrist"), data.site("wrist_camera")
+    axes = site.xmat.reshape(3, 3)
+    to_tool = axes.T @ (data.site("tool").xpos - site.xpos)
+    half_height = np.tan(np.radians(camera.vertical_fov_deg) / 2)
+    column, row = to_tool[:2] / -to_tool[2] / half_height
+    assert abs(column) < 0.02
+    assert -0.95 < row < -0.3
+    assert axes[0, 1] > 0.7, "image up is away from the base while the tool points down"
     assert model.site("wrist_camera").bodyid[0] == model.body("hand").id
-    first_hit = np.zeros(1, dtype=np.int32)
-    distance = mujoco.mj_ray(model, data, camera.xpos, to_tool, None, 1, -1, first_hit)
+    first_hit, direction = np.zeros(1, dtype=np.int32), data.site("tool").xpos - site.xpos
+    distance = mujoco.mj_ray(model, data, site.xpos, direction, None, 1, -1, first_hit)
     assert distance < 0 or distance > 1, "nothing of the robot stands between camera and tool"
 
 
