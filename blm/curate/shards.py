@@ -3,8 +3,8 @@
 Members are written with `tarfile` in USTAR form and fixed metadata. webdataset's own `TarWriter` writes the same
 form, but importing it imports torch (five seconds), and it neither hashes nor reports offsets.
 
-While a build is under way, `<folder>/.unfinished/<shard>.json` records each shard that is complete. A writer opened
-again with the same `fingerprint` picks those up; `done(key)` tells the producer what it need not make again.
+Beside each complete shard lies `<shard>.json`, which says what it was made from (its `source`) and where its members
+are. Whoever would write the same shard again finds it with `read_finished` and need not.
 """
 
 from __future__ import annotations
@@ -14,20 +14,18 @@ import io
 import json
 import os
 import re
-import shutil
 import tarfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self, cast
 
 from blm.schemas.errors import DatasetError
 from blm.schemas.manifest import INDEX_FILE, SHARD_TABLE_FILE, write_atomically
-from blm.schemas.shard import IndexRow, ShardRow, shard_row_columns
+from blm.schemas.shard import SHARD_ROW_MAPPINGS, IndexRow, ShardRow, shard_row_columns
 
 DEFAULT_SHARD_BYTES = 256 * 1024 * 1024
-UNFINISHED_FOLDER = ".unfinished"
 
 _SAFE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _SAFE_SUFFIX = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)*")
@@ -55,11 +53,25 @@ class Sample:
 
 @dataclass(frozen=True)
 class FinishedShard:
-    """A shard that is complete on disk, where its members lie, and which keys were passed over, with why."""
+    """A shard that is complete on disk, and where its members lie."""
 
     row: ShardRow
     index: tuple[IndexRow, ...]
-    skipped: Mapping[str, str]
+
+    def to_json(self) -> str:
+        """As text, for `from_json`."""
+        index = [(row.key, row.suffix, row.offset, row.size) for row in self.index]
+        return json.dumps({"row": self.row.model_dump(), "index": index}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Raises ValueError, KeyError or TypeError where `text` is something else."""
+        content = json.loads(text)
+        row = ShardRow.model_validate(content["row"])
+        index = (
+            IndexRow(shard=row.name, key=k, suffix=s, offset=o, size=n) for k, s, o, n in content["index"]
+        )
+        return cls(row, tuple(index))
 
 
 def safe_key(name: str) -> str:
@@ -110,51 +122,77 @@ class _HashingFile:
         return self._position
 
 
-@dataclass
-class _OpenShard:
-    """The shard being written: its file beside the final one, and what will be its rows."""
+class OpenShard:
+    """A shard being written: beside its final place until `finish`, so that a name ending in `.tar` is always whole.
 
-    name: str
-    stream: IO[bytes]
-    hashing: _HashingFile
-    tar: tarfile.TarFile
-    index: list[IndexRow] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    samples: int = 0
-    frames: int = 0
+    `source` says what it is made from, in whatever form `read_finished` is asked for later.
+    """
+
+    def __init__(self, folder: Path, name: str, split: str, source: str) -> None:
+        self.folder, self.name, self.split, self.source = folder, name, split, source
+        self._stream = (folder / f"{name}.tmp").open("wb")
+        self._hashing = _HashingFile(self._stream)
+        self._tar = tarfile.open(  # noqa: SIM115 - closed in finish or abandon
+            fileobj=cast(IO[bytes], self._hashing), mode="w", format=tarfile.USTAR_FORMAT
+        )
+        self._index: list[IndexRow] = []
+        self._counts: dict[str, int] = {}
+        self.samples = self.frames = 0
 
     def size_with(self, sample: Sample) -> int:
         """Bytes of the tar if `sample` were its last one, end blocks and padding included."""
         size = sum(_BLOCK + _rounded(len(content), _BLOCK) for content in sample.members.values())
-        return _rounded(self.hashing.tell() + size + 2 * _BLOCK, tarfile.RECORDSIZE)
+        return _rounded(self._hashing.tell() + size + 2 * _BLOCK, tarfile.RECORDSIZE)
 
     def add(self, sample: Sample) -> None:
+        """Append a sample; raises DatasetError, naming the key, where a member's name is not allowed."""
+        for suffix in sample.members:
+            check_member(sample.key, suffix)
         for suffix, content in sample.members.items():
             info = tarfile.TarInfo(f"{sample.key}.{suffix}")
             info.size, info.mtime, info.mode = len(content), 0, 0o644
-            self.tar.addfile(info, io.BytesIO(content))
-            padded = _rounded(len(content), _BLOCK)
-            self.index.append(
-                IndexRow(
-                    shard=self.name,
-                    key=sample.key,
-                    suffix=suffix,
-                    offset=self.hashing.tell() - padded,
-                    size=len(content),
-                )
+            self._tar.addfile(info, io.BytesIO(content))
+            offset = self._hashing.tell() - _rounded(len(content), _BLOCK)
+            self._index.append(
+                IndexRow(shard=self.name, key=sample.key, suffix=suffix, offset=offset, size=len(content))
             )
         self.samples += 1
         self.frames += sample.frames
         if sample.label:
-            self.counts[sample.label] = self.counts.get(sample.label, 0) + 1
+            self._counts[sample.label] = self._counts.get(sample.label, 0) + 1
+
+    def finish(self, skipped: Mapping[str, str] | None = None) -> FinishedShard:
+        """Flush the shard to disk, put it in its place, and record it; `skipped` as in `ShardRow`."""
+        self._tar.close()
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._stream.close()
+        os.replace(self.folder / f"{self.name}.tmp", self.folder / self.name)
+        row = ShardRow(
+            name=self.name,
+            sha256=self._hashing.digest.hexdigest(),
+            samples=self.samples,
+            frames=self.frames,
+            bytes=self._hashing.tell(),
+            split=self.split,
+            counts=dict(sorted(self._counts.items())),
+            source=self.source,
+            skipped=dict(skipped or {}),
+        )
+        finished = FinishedShard(row, tuple(self._index))
+        write_atomically(self.folder / f"{self.name}.json", finished.to_json().encode())
+        return finished
+
+    def abandon(self) -> None:
+        """Leave nothing behind."""
+        self._stream.close()
+        (self.folder / f"{self.name}.tmp").unlink(missing_ok=True)
 
 
 class ShardWriter:
     """Writes samples into `<folder>/<prefix>-<number:05d>.tar`, starting a new shard before `target_bytes` is passed.
 
-    A shard is written beside, flushed to disk and renamed, so a name ending in `.tar` is always a whole shard. Use
-    it as a context manager; leaving by an exception keeps what is finished and removes the shard begun.
+    Use it as a context manager; leaving by an exception keeps what is finished and removes the shard begun.
 
     `fingerprint` identifies everything the samples depend on (inputs, configuration, code). Shards finished under
     the same fingerprint by an earlier, interrupted run are kept if their content still has the recorded hash.
@@ -171,11 +209,9 @@ class ShardWriter:
         self.folder, self.prefix, self.split = folder, prefix, split
         self.fingerprint, self.target_bytes = fingerprint, target_bytes
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._open: _OpenShard | None = None
-        self._pending_skips: dict[str, str] = {}
+        self._open: OpenShard | None = None
         self._finished = list(self._pick_up())
         self._keys = {row.key for shard in self._finished for row in shard.index}
-        self._keys |= {key for shard in self._finished for key in shard.skipped}
 
     def __enter__(self) -> Self:
         return self
@@ -188,24 +224,17 @@ class ShardWriter:
     ) -> None:
         if kind is None:
             self.close()
-        else:
-            self._abandon()
+        elif self._open is not None:
+            self._open.abandon()
+            self._open = None
 
     @property
     def finished(self) -> tuple[FinishedShard, ...]:
         """The shards complete so far, in order."""
         return tuple(self._finished)
 
-    @property
-    def skipped(self) -> dict[str, str]:
-        """Keys passed over with `skip`, with their notes, of the shards complete so far and the one begun."""
-        notes: dict[str, str] = {}
-        for shard in self._finished:
-            notes |= shard.skipped
-        return notes | (self._open.skipped if self._open else {}) | self._pending_skips
-
     def done(self, key: str) -> bool:
-        """Whether `key` was written or skipped already, by this run or by the one it continues."""
+        """Whether `key` was written already, by this run or by the one it continues."""
         return key in self._keys
 
     def write(self, sample: Sample) -> None:
@@ -220,14 +249,9 @@ class ShardWriter:
         if self._open and self._open.samples and self._open.size_with(sample) > self.target_bytes:
             self._finish()
         if self._open is None:
-            self._begin()
-        assert self._open is not None
+            name = shard_name(self.prefix, len(self._finished))
+            self._open = OpenShard(self.folder, name, self.split, self.fingerprint)
         self._open.add(sample)
-
-    def skip(self, key: str, note: str) -> None:
-        """Record that `key` was considered and left out, and why, so that a continued run need not try again."""
-        self._claim(key)
-        (self._open.skipped if self._open else self._pending_skips)[key] = note
 
     def close(self) -> tuple[FinishedShard, ...]:
         """Finish the last shard and return all of them."""
@@ -243,88 +267,32 @@ class ShardWriter:
             )
         self._keys.add(key)
 
-    def _shard_name(self, number: int) -> str:
-        return f"{self.prefix}-{number:05d}.tar"
-
     def _pick_up(self) -> Iterable[FinishedShard]:
         """Shards 0, 1, … that an earlier run with the same fingerprint finished and that are still intact."""
         number = 0
-        while shard := read_finished(self.folder, self._shard_name(number), self.fingerprint):
+        while shard := read_finished(self.folder, shard_name(self.prefix, number), self.fingerprint):
             yield shard
             number += 1
 
-    def _begin(self) -> None:
-        name = self._shard_name(len(self._finished))
-        stream = (self.folder / f"{name}.tmp").open("wb")
-        hashing = _HashingFile(stream)
-        tar = tarfile.open(  # noqa: SIM115 - closed in _finish or _abandon
-            fileobj=cast(IO[bytes], hashing), mode="w", format=tarfile.USTAR_FORMAT
-        )
-        self._open = _OpenShard(name, stream, hashing, tar)
-        self._open.skipped.update(self._pending_skips)
-        self._pending_skips.clear()
-
     def _finish(self) -> None:
-        shard = self._open
-        assert shard is not None
-        shard.tar.close()
-        shard.stream.flush()
-        os.fsync(shard.stream.fileno())
-        shard.stream.close()
-        os.replace(self.folder / f"{shard.name}.tmp", self.folder / shard.name)
-        row = ShardRow(
-            name=shard.name,
-            sha256=shard.hashing.digest.hexdigest(),
-            samples=shard.samples,
-            frames=shard.frames,
-            bytes=shard.hashing.tell(),
-            split=self.split,
-            counts=dict(sorted(shard.counts.items())),
-        )
-        finished = FinishedShard(row, tuple(shard.index), shard.skipped)
-        _record_finished(self.folder, finished, self.fingerprint)
-        self._finished.append(finished)
+        assert self._open is not None
+        self._finished.append(self._open.finish())
         self._open = None
 
-    def _abandon(self) -> None:
-        if self._open is not None:
-            self._open.stream.close()
-            (self.folder / f"{self._open.name}.tmp").unlink(missing_ok=True)
-            self._open = None
+
+def shard_name(prefix: str, number: int) -> str:
+    """The file name of a group's shard `number`, counted from 0."""
+    return f"{prefix}-{number:05d}.tar"
 
 
-def read_finished(folder: Path, name: str, fingerprint: str) -> FinishedShard | None:
-    """A shard finished under `fingerprint`, or None where it is missing, of another build, or damaged."""
-    record = folder / UNFINISHED_FOLDER / f"{name}.json"
+def read_finished(folder: Path, name: str, source: str) -> FinishedShard | None:
+    """A shard finished from this `source`, or None where it is missing, made from another one, or damaged."""
     try:
-        content = json.loads(record.read_text(encoding="utf-8"))
-        row = ShardRow.model_validate(content["row"])
-        if content["fingerprint"] != fingerprint or file_sha256(folder / name) != row.sha256:
-            return None
-        index = tuple(
-            IndexRow(shard=name, key=key, suffix=suffix, offset=offset, size=size)
-            for key, suffix, offset, size in content["index"]
-        )
-        return FinishedShard(row, index, content["skipped"])
+        shard = FinishedShard.from_json((folder / f"{name}.json").read_text(encoding="utf-8"))
+        same = shard.row.source == source and file_sha256(folder / name) == shard.row.sha256
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _record_finished(folder: Path, shard: FinishedShard, fingerprint: str) -> None:
-    content = {
-        "fingerprint": fingerprint,
-        "row": shard.row.model_dump(),
-        "index": [(row.key, row.suffix, row.offset, row.size) for row in shard.index],
-        "skipped": dict(shard.skipped),
-    }
-    write_atomically(
-        folder / UNFINISHED_FOLDER / f"{shard.row.name}.json", json.dumps(content, sort_keys=True).encode()
-    )
-
-
-def forget_progress(folder: Path) -> None:
-    """Remove the records of a build under way: the last step, after `manifest.json` is in place."""
-    shutil.rmtree(folder / UNFINISHED_FOLDER, ignore_errors=True)
+    return shard if same else None
 
 
 def file_sha256(path: Path) -> str:
@@ -340,9 +308,8 @@ def write_shard_tables(folder: Path, shards: Iterable[FinishedShard]) -> None:
     ordered = sorted(shards, key=lambda shard: shard.row.name)
     rows = pa.Table.from_pylist([shard_row_columns(shard.row) for shard in ordered], schema=_shard_schema())
     write_parquet(folder / SHARD_TABLE_FILE, rows)
-    members = [row for shard in ordered for row in shard.index]
     schema = _index_schema()
-    columns = {name: [getattr(row, name) for row in members] for name in schema.names}
+    columns = {name: [getattr(row, name) for one in ordered for row in one.index] for name in schema.names}
     write_parquet(folder / INDEX_FILE, pa.table(columns, schema=schema))
 
 
@@ -352,15 +319,30 @@ def read_shard_table(folder: Path) -> tuple[ShardRow, ...]:
     Raises:
         DatasetError: the file is missing or not readable.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path = folder / SHARD_TABLE_FILE
+    rows = _read_rows(folder / SHARD_TABLE_FILE)
     try:
-        rows = pq.read_table(path).to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise DatasetError(f"{path} is not readable: {error}", "Build it again.") from error
-    return tuple(ShardRow.model_validate(row | {"counts": json.loads(row["counts"])}) for row in rows)
+        return tuple(
+            ShardRow.model_validate(
+                row | {name: json.loads(row[name]) for name in SHARD_ROW_MAPPINGS if name in row}
+            )
+            for row in rows
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DatasetError(
+            f"{folder / SHARD_TABLE_FILE} is not a table of shards: {error}", "Build it again."
+        ) from error
+
+
+def read_index(folder: Path) -> dict[str, tuple[IndexRow, ...]]:
+    """The rows of a build's `index.parquet` by shard, as stored.
+
+    Raises:
+        DatasetError: the file is missing or not readable.
+    """
+    members: dict[str, list[IndexRow]] = {}
+    for row in _read_rows(folder / INDEX_FILE):
+        members.setdefault(row["shard"], []).append(IndexRow(**row))
+    return {shard: tuple(rows) for shard, rows in members.items()}
 
 
 def write_parquet(path: Path, table: object) -> None:
@@ -373,11 +355,21 @@ def write_parquet(path: Path, table: object) -> None:
     write_atomically(path, buffer.getvalue())
 
 
+def _read_rows(path: Path) -> list[dict]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise DatasetError(f"{path} is not readable: {error}", "Build it again.") from error
+
+
 def _shard_schema():
     import pyarrow as pa
 
     whole = ("samples", "frames", "bytes")
-    names = ("name", "sha256", *whole, "split", "counts")
+    names = ("name", "sha256", *whole, "split", "counts", "source", "skipped")
     return pa.schema([(name, pa.int64() if name in whole else pa.string()) for name in names])
 
 

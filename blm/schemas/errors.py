@@ -83,5 +83,9 @@ class HardwareError(BlmError):
     """A robot, camera or operator device is absent or does not answer."""
 
 
+class EngineError(BlmError):
+    """The cluster that should do the work cannot be reached, or gave up."""
+
+
 class CheckpointError(BlmError):
     """A checkpoint is missing, incomplete, or does not fit the model or the data."""

@@ -68,7 +68,11 @@ class SegmentMeta(FrozenModel):
 
 
 class ShardRow(FrozenModel):
-    """One row of `manifest.parquet`: a shard and what is in it."""
+    """One row of `manifest.parquet`: a shard and what is in it.
+
+    `source` is a digest of all that the shard was made from; an equal one means equal bytes. `skipped` names samples
+    that belong here and are left out because they could not be read, with what was wrong.
+    """
 
     name: str
     sha256: str
@@ -77,6 +81,12 @@ class ShardRow(FrozenModel):
     bytes: int
     split: str
     counts: dict[str, int]
+    source: str = ""
+    skipped: dict[str, str] = {}
+
+
+SHARD_ROW_MAPPINGS = ("counts", "skipped")
+"""Fields of `ShardRow` that are JSON in Parquet."""
 
 
 class IndexRow(FrozenModel):
@@ -90,7 +100,8 @@ class IndexRow(FrozenModel):
 
 
 def shard_row_columns(row: ShardRow) -> dict[str, Any]:
-    """A flat row for Parquet; `counts` becomes a JSON string."""
+    """A flat row for Parquet; the mappings become JSON strings."""
     import json
 
-    return row.model_dump() | {"counts": json.dumps(row.counts, sort_keys=True)}
+    mappings = {name: json.dumps(getattr(row, name), sort_keys=True) for name in SHARD_ROW_MAPPINGS}
+    return row.model_dump() | mappings

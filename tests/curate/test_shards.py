@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blm.curate.shards import (
+    OpenShard,
     Sample,
     ShardWriter,
-    forget_progress,
+    read_finished,
+    read_index,
     read_shard_table,
     safe_key,
     write_shard_tables,
@@ -141,17 +143,23 @@ def test_a_shard_of_other_inputs_or_a_damaged_one_is_written_again(tmp_path, cha
     assert tar_bytes(tmp_path) == before
 
 
-def test_skipped_keys_are_remembered(tmp_path):
-    with ShardWriter(tmp_path, "train", "train", "f") as writer:
-        writer.skip("set-000000", "unreadable_video")
-        writer.write(sample(1))
-        writer.skip("set-000002", "unreadable_video")
-        assert set(writer.skipped) == {"set-000000", "set-000002"}
-    again = ShardWriter(tmp_path, "train", "train", "f")
-    assert again.done("set-000000")
-    assert again.skipped == {"set-000000": "unreadable_video", "set-000002": "unreadable_video"}
-    forget_progress(tmp_path)
-    assert not ShardWriter(tmp_path, "train", "train", "f").finished
+def test_a_shard_by_itself_is_found_again_with_what_was_left_out(tmp_path):
+    shard = OpenShard(tmp_path, "train-00000.tar", "train", "made from this")
+    shard.add(sample(1))
+    finished = shard.finish({"set-000002": "unreadable"})
+    assert read_finished(tmp_path, "train-00000.tar", "made from this") == finished
+    assert finished.row.skipped == {"set-000002": "unreadable"}
+    assert read_finished(tmp_path, "train-00000.tar", "made from that") is None
+    write_shard_tables(tmp_path, [finished])
+    assert read_shard_table(tmp_path) == (finished.row,)
+    assert read_index(tmp_path) == {"train-00000.tar": finished.index}
+
+
+def test_an_abandoned_shard_leaves_nothing(tmp_path):
+    shard = OpenShard(tmp_path, "train-00000.tar", "train", "s")
+    shard.add(sample(1))
+    shard.abandon()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("key", ["a/b", "..", "a.b", "", "ä"])

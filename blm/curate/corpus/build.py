@@ -34,13 +34,12 @@ from blm.curate.corpus.stages import Pipeline
 from blm.curate.episodes.config import DatasetSource
 from blm.curate.episodes.index import dataset_names
 from blm.curate.episodes.splits import SPLITS
-from blm.curate.output_folder import is_complete, prepare, remove_build
+from blm.curate.output_folder import OutputFolder
 from blm.curate.shards import (
     FinishedShard,
     Sample,
     ShardWriter,
     file_sha256,
-    forget_progress,
     write_parquet,
     write_shard_tables,
 )
@@ -65,7 +64,6 @@ DROPPED_SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("source", "row", "stage", "reason", "field", "note")]
 )
 _TABLES = (RECORDS_FILE, DROPPED_FILE, INDEX_FILE, SHARD_TABLE_FILE, CARD_FILE)
-_OWN_FILES = (*(f"{split}-*.tar*" for split in SPLITS), *_TABLES, f"{RECORDS_FILE}.tmp")
 _ROWS_AT_ONCE = 4096
 _REPORT_EVERY = 50
 
@@ -95,27 +93,26 @@ def build_corpus(config: CorpusConfig, progress: Progress | None = None) -> Buil
     progress = progress or silent
     inputs = _inputs(config, progress)
     fingerprint = _fingerprint(config, inputs)
-    if is_complete(config.output, KIND, fingerprint, _TABLES):
+    folder = OutputFolder(config.output, KIND, fingerprint)
+    if folder.is_complete(_TABLES):
         return summarise(config.output, KIND, started, reused=None)
-    prepare(config.output, fingerprint, _OWN_FILES, config.overwrite)
+    folder.prepare(config.overwrite)
 
     pipeline = Pipeline(config)
-    with _CorpusWriter(config.output, fingerprint, config.shard_bytes) as writer:
+    with _CorpusWriter(folder.staging, fingerprint, config.shard_bytes) as writer:
         for conversation in pipeline.run(_read_all(inputs, progress)):
             writer.write(conversation)
     if not writer.counts.total():
-        remove_build(config.output, _OWN_FILES)
+        folder.abandon()
         raise _nothing_left(pipeline)
     manifest = _manifest(config, inputs, pipeline, writer, fingerprint)
-    write_parquet(config.output / DROPPED_FILE, _dropped_table(pipeline.drops))
-    write_shard_tables(config.output, writer.shards)
+    write_parquet(folder.staging / DROPPED_FILE, _dropped_table(pipeline.drops))
+    write_shard_tables(folder.staging, writer.shards)
     rows = [shard.row for shard in writer.shards]
     licences = {one.config.name: one.config.licence for one in inputs}
-    write_atomically(
-        config.output / CARD_FILE, corpus_card(manifest, rows, pipeline.reports, licences).encode()
-    )
-    manifest.write(config.output)
-    forget_progress(config.output)
+    card = corpus_card(manifest, rows, pipeline.reports, licences)
+    write_atomically(folder.staging / CARD_FILE, card.encode())
+    folder.publish(manifest, rows)
     return summarise(config.output, KIND, started, writer.reused)
 
 

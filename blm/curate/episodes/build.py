@@ -1,10 +1,11 @@
 """Build Stage II splits: index, check, split, pack, describe; `manifest.json` comes last and means done.
 
-    datasets ─▶ index ─▶ checks ─▶ splits ─▶ shards (per split and embodiment) ─▶ statistics ─▶ tables ─▶ manifest.json
+    datasets ─▶ index ─▶ checks ─▶ splits ─▶ shards (per split and dataset) ─▶ statistics ─▶ tables ─▶ manifest.json
                            └─────────────────────┴─▶ dropped.parquet
 
 Everything is ordered by dataset name and episode, so the same inputs and settings give the same bytes whatever the
-order of the inputs and the number of workers, also after an interruption.
+order of the inputs, the number of workers and the engine, also after an interruption. A build into the folder of an
+earlier one writes only the shards that differ.
 """
 
 from __future__ import annotations
@@ -13,38 +14,30 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
+from pydantic import ValidationError
 
 from blm import __version__
+from blm.curate.engine import Engine, open_engine
 from blm.curate.episodes.checks import DROPPED_SCHEMA, check_episodes
 from blm.curate.episodes.config import SplitsConfig
-from blm.curate.episodes.index import DatasetIndex, dataset_names, index_dataset
+from blm.curate.episodes.index import DatasetIndex
+from blm.curate.episodes.inputs import index_all, named_sources
 from blm.curate.episodes.mixture import group_label, mixture_of
-from blm.curate.episodes.segment import Segment, make_segment, pack_segment, segment_arrays
-from blm.curate.episodes.splits import SPLITS, assign_splits, split_names
+from blm.curate.episodes.packing import Packed, pack_all, plan_shards
+from blm.curate.episodes.segment import Segment, segment_arrays
+from blm.curate.episodes.splits import assign_splits, split_names
 from blm.curate.episodes.statistics import embodiment_statistics
-from blm.curate.episodes.video import VideoError
-from blm.curate.output_folder import is_complete, prepare
+from blm.curate.output_folder import OutputFolder
 from blm.curate.report.card import write_splits_card
-from blm.curate.shards import (
-    FinishedShard,
-    Sample,
-    ShardWriter,
-    forget_progress,
-    write_parquet,
-    write_shard_tables,
-)
+from blm.curate.shards import write_parquet, write_shard_tables
 from blm.curate.summary import BuildSummary, summarise
 from blm.schemas.errors import DatasetError
 from blm.schemas.manifest import (
     DROPPED_FILE,
     INDEX_FILE,
-    SHARD_TABLE_FILE,
     Counts,
     EmbodimentStatistics,
     InputFingerprint,
@@ -55,105 +48,73 @@ from blm.schemas.progress import Progress, silent
 
 KIND = "stage2-splits"
 CARD_FILE = "README.md"
-_OWN_FILES = (*(f"{split}-*.tar*" for split in SPLITS), SHARD_TABLE_FILE, INDEX_FILE, DROPPED_FILE, CARD_FILE)
-"""What a build writes besides its manifest, and so all that replacing one removes."""
-
-
-@dataclass
-class _Packed:
-    """What packing led to: the shards, how many were there already, and episodes found unreadable on the way."""
-
-    shards: list[FinishedShard] = field(default_factory=list)
-    reused: int = 0
-    unreadable: dict[str, str] = field(default_factory=dict)
+_MAY_CHANGE = ("datasets", "licence")
+"""Settings that an update of a build may change."""
 
 
 def build_splits(config: SplitsConfig, progress: Progress | None = None) -> BuildSummary:
-    """Build the splits that `config` describes into `config.output`, or finish the build begun there.
+    """Build the splits that `config` describes into `config.output`, finish the build begun there, or bring the one
+    there up to date: with the same settings and more datasets, or changed ones, no more is written than has changed.
 
     Raises:
         DatasetError: an input is unusable as a whole, inputs do not fit together, or no episode is left.
         ConfigError: inputs repeat.
         OutputExistsError: the output folder holds something else and `overwrite` is not set.
+        EngineError: the Ray cluster does not answer or gave up.
     """
-    started = time.monotonic()
-    progress = progress or silent
-    datasets = _index_all(config, progress)
-    fingerprint = _fingerprint(config, datasets)
-    if is_complete(config.output, KIND, fingerprint, (INDEX_FILE, DROPPED_FILE, CARD_FILE)):
-        return summarise(config.output, KIND, started, reused=None)
-    prepare(config.output, fingerprint, _OWN_FILES, config.overwrite)
+    with open_engine(config.engine, config.ray_address) as engine:
+        return _build(config, engine, progress or silent)
 
+
+def _build(config: SplitsConfig, engine: Engine, progress: Progress) -> BuildSummary:
+    started = time.monotonic()
+    datasets = index_all(config, engine, progress)
+    fingerprint = _fingerprint(config, datasets)
+    folder = OutputFolder(config.output, KIND, fingerprint)
+    if folder.is_complete((INDEX_FILE, DROPPED_FILE, CARD_FILE)):
+        return summarise(config.output, KIND, started, reused=None)
     kept, dropped = _checked(datasets, config)
-    segments = [make_segment(datasets[row["dataset"]], row, config) for row in kept.to_pylist()]
-    packed = _pack_all(segments, config, fingerprint, progress)
+    folder.prepare(config.overwrite, lambda manifest: _objection(manifest, config))
+
+    planned = plan_shards(kept, datasets, config)
+    packed = pack_all(planned, kept, config, folder, engine, progress)
+    segments = [segment for shard in planned for segment in shard.segments]
     dropped = _with_unreadable(dropped, segments, packed.unreadable)
     segments = [segment for segment in segments if segment.key not in packed.unreadable]
     manifest = _manifest(config, datasets, segments, dropped, packed, fingerprint)
 
-    write_parquet(config.output / DROPPED_FILE, dropped)
-    write_shard_tables(config.output, packed.shards)
-    write_splits_card(
-        config.output / CARD_FILE, manifest, [shard.row for shard in packed.shards], config.licence
-    )
-    manifest.write(config.output)
-    forget_progress(config.output)
+    rows = [shard.row for shard in packed.shards]
+    write_parquet(folder.staging / DROPPED_FILE, dropped)
+    write_shard_tables(folder.staging, packed.shards)
+    write_splits_card(folder.staging / CARD_FILE, manifest, rows, config.licence)
+    folder.publish(manifest, rows)
     return summarise(config.output, KIND, started, packed.reused)
 
 
-def _index_all(config: SplitsConfig, progress: Progress) -> dict[str, DatasetIndex]:
-    """Every input, by name, in the order of the names."""
-    named = sorted(
-        zip(dataset_names(config.datasets), config.datasets, strict=True), key=lambda pair: pair[0]
-    )
-    regions = any(axis.region for axis in config.held_out)
-    datasets = {}
-    for number, (name, source) in enumerate(named):
-        progress("indexing datasets", number, len(named), name)
-        datasets[name] = index_dataset(
-            source, name, config.thresholds.idle_speed, config.cameras, with_object_starts=regions
-        )
-    progress("indexing datasets", len(named), len(named))
-    _check_consistent(datasets, config)
-    return datasets
+def _objection(manifest: Manifest, config: SplitsConfig) -> str | None:
+    """Why the build with this manifest is not to be replaced by the one that `config` describes, unless told."""
+    try:
+        before = SplitsConfig.model_validate(manifest.config | {"output": config.output}).build_settings()
+    except ValidationError:
+        return "a build with settings that this version of blm does not know"
+    now = config.build_settings()
+    if differing := sorted(key for key in now if key not in _MAY_CHANGE and now[key] != before[key]):
+        return f"a build with another {', '.join(differing)}"
+    if absent := sorted({one.name for one in manifest.inputs} - set(named_sources(config))):
+        return f"a build that also has {', '.join(absent)}"
+    return None
 
 
-def _check_consistent(datasets: dict[str, DatasetIndex], config: SplitsConfig) -> None:
-    """Datasets of one embodiment share cameras, rate and image size; all cameras of a sample have one size."""
-    first_of: dict[str, DatasetIndex] = {}
-    for dataset in datasets.values():
-        if not dataset.cameras:
-            raise DatasetError(f"{dataset.path} has no camera.", "Stage II needs images.")
-        if config.image_size is None and len({(c.width, c.height) for c in dataset.cameras}) > 1:
-            raise DatasetError(
-                f"{dataset.path}: its cameras differ in image size.", "Set `image_size`, or choose `cameras`."
-            )
-        first = first_of.setdefault(dataset.embodiment.name, dataset)
-        for what, remedy in (("cameras", "Choose `cameras` that all have"), ("rate_hz", "Build them apart")):
-            one, other = (_shared_fact(entry, what) for entry in (first, dataset))
-            if one != other:
-                raise DatasetError(
-                    f"datasets '{first.name}' and '{dataset.name}' of {dataset.embodiment.name} differ in "
-                    f"{what}: {one} and {other}.",
-                    f"{remedy}.",
-                )
-
-
-def _shared_fact(dataset: DatasetIndex, what: str) -> Any:
-    if what == "cameras":
-        return [camera.name for camera in dataset.cameras]
-    return dataset.rate_hz
-
-
-def _fingerprint(config: SplitsConfig, datasets: dict[str, DatasetIndex]) -> str:
+def _fingerprint(config: SplitsConfig, datasets: Mapping[str, DatasetIndex]) -> str:
     """Of everything the build's bytes depend on; not of where inputs and output lie, nor of the inputs' order."""
     settings = config.build_settings() | {"datasets": None}
+    sources = named_sources(config)
     inputs = [
         (
             dataset.name,
             dataset.fingerprint,
             dataset.embodiment.model_dump(mode="json"),
-            _named_task(config, dataset),
+            sources[dataset.name].task,
         )
         for dataset in datasets.values()
     ]
@@ -161,11 +122,7 @@ def _fingerprint(config: SplitsConfig, datasets: dict[str, DatasetIndex]) -> str
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _named_task(config: SplitsConfig, dataset: DatasetIndex) -> str | None:
-    return next(source.task for source in config.datasets if source.path == dataset.path)
-
-
-def _checked(datasets: dict[str, DatasetIndex], config: SplitsConfig) -> tuple[pa.Table, pa.Table]:
+def _checked(datasets: Mapping[str, DatasetIndex], config: SplitsConfig) -> tuple[pa.Table, pa.Table]:
     """Kept episodes with their splits, and dropped ones; raises DatasetError where none is kept."""
     episodes = pa.concat_tables([one.episodes for one in datasets.values()], promote_options="default")
     checked = check_episodes(episodes, config.thresholds, config.trim_idle)
@@ -177,67 +134,6 @@ def _checked(datasets: dict[str, DatasetIndex], config: SplitsConfig) -> tuple[p
             "Record more, or loosen `thresholds` in splits.yaml.",
         )
     return assign_splits(checked.kept, config), checked.dropped
-
-
-def _pack_all(
-    segments: Sequence[Segment], config: SplitsConfig, fingerprint: str, progress: Progress
-) -> _Packed:
-    """Write the shards of every split and embodiment; a shard's samples then all have the same members."""
-    packed = _Packed()
-    total = sum(segment.frames for segment in segments)
-    done = 0
-    for split in split_names(config):
-        for embodiment in sorted({segment.row["embodiment"] for segment in segments}):
-            group = [s for s in segments if (s.row["split"], s.row["embodiment"]) == (split, embodiment)]
-            writer = ShardWriter(
-                config.output, f"{split}-{embodiment}", split, fingerprint, config.shard_bytes
-            )
-            packed.reused += len(writer.finished)
-            pending = [segment for segment in group if not writer.done(segment.key)]
-            done += sum(segment.frames for segment in group) - sum(segment.frames for segment in pending)
-            with writer:
-                for segment, result in _packed_in_order(pending, config.workers):
-                    if isinstance(result, VideoError):
-                        writer.skip(segment.key, str(result))
-                    else:
-                        writer.write(result)
-                    done += segment.frames
-                    progress("encoding frames", done, total, f"{split} {embodiment}")
-            packed.shards += writer.finished
-            packed.unreadable |= writer.skipped
-    return packed
-
-
-def _packed_in_order(
-    segments: Sequence[Segment], workers: int
-) -> Iterator[tuple[Segment, Sample | VideoError]]:
-    """Pack segments, a few ahead of what is consumed, and yield them in order.
-
-    Threads do: decoding, resizing and encoding run outside the interpreter lock.
-    """
-    if workers == 1:
-        yield from ((segment, _try_pack(segment)) for segment in segments)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: list[tuple[Segment, Future[Sample | VideoError]]] = []
-        try:
-            for segment in segments:
-                waiting.append((segment, pool.submit(_try_pack, segment)))
-                if len(waiting) > 2 * workers:
-                    first, future = waiting.pop(0)
-                    yield first, future.result()
-            while waiting:
-                first, future = waiting.pop(0)
-                yield first, future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _try_pack(segment: Segment) -> Sample | VideoError:
-    try:
-        return pack_segment(segment)
-    except VideoError as error:
-        return error
 
 
 def _with_unreadable(dropped: pa.Table, segments: Sequence[Segment], unreadable: dict[str, str]) -> pa.Table:
@@ -259,15 +155,17 @@ def _with_unreadable(dropped: pa.Table, segments: Sequence[Segment], unreadable:
 
 def _manifest(
     config: SplitsConfig,
-    datasets: dict[str, DatasetIndex],
+    datasets: Mapping[str, DatasetIndex],
     segments: Sequence[Segment],
     dropped: pa.Table,
-    packed: _Packed,
+    packed: Packed,
     fingerprint: str,
 ) -> Manifest:
     inputs = tuple(
-        InputFingerprint(name=one.name, kind="lerobot-v3", path=str(one.path), sha256=one.fingerprint)
-        for one in datasets.values()
+        InputFingerprint(
+            name=name, kind="lerobot-v3", path=str(source.path), sha256=datasets[name].fingerprint
+        )
+        for name, source in named_sources(config).items()
     )
     reasons = Counter(dropped["reason"].to_pylist())
     found = sum(len(one.episodes) for one in datasets.values())

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from blm.curate.engine import EngineName
 from blm.curate.episodes.held_out import HeldOut
 from blm.curate.episodes.mixture import MixtureConfig
 from blm.curate.episodes.reasons import Reason
@@ -67,6 +68,10 @@ class SplitsConfig(FrozenModel):
     workers: int = Field(
         default=1, ge=1, description="threads that decode and encode; no effect on the result"
     )
+    engine: EngineName = Field(default="local", description="where the work runs; no effect on the result")
+    ray_address: str | None = Field(
+        default=None, description="cluster for the engine 'ray'; default: RAY_ADDRESS, else one started here"
+    )
     overwrite: bool = Field(default=False, description="replace another build in the output folder")
 
     @field_validator("datasets", mode="before")
@@ -97,8 +102,10 @@ class SplitsConfig(FrozenModel):
         return value
 
     def build_settings(self) -> dict[str, Any]:
-        """What decides the build's content, JSON-ready: no output folder, workers or overwriting."""
-        return self.model_dump(mode="json", exclude={"output", "workers", "overwrite"})
+        """What decides the build's content, JSON-ready: no output folder, workers, engine or overwriting."""
+        return self.model_dump(
+            mode="json", exclude={"output", "workers", "overwrite", "engine", "ray_address"}
+        )
 
 
 def read_splits_config(path: Path, **changes: Any) -> SplitsConfig:

@@ -7,7 +7,7 @@ there the embodiment comes from the axis names, the task from the wording of the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from blm.curate.episodes.lerobot_files import (
     CameraStream,
     camera_streams,
     feature_names,
+    file_digests,
     file_of_episode,
     fingerprint,
     read_episode_metadata,
@@ -74,6 +75,12 @@ class DatasetIndex:
     columns: Columns
     subtasks: tuple[str, ...]
     episodes: pa.Table
+    digests: Mapping[str, str]
+    """SHA-256 of each file, by its path within the dataset."""
+
+    def digest(self, file: str) -> str:
+        """SHA-256 of a file of the dataset; '' where there is none."""
+        return self.digests.get(Path(file).relative_to(self.path).as_posix(), "")
 
 
 def index_dataset(
@@ -107,16 +114,18 @@ def index_dataset(
     facts = _all_facts(rows, columns, embodiment, rate_hz, idle_speed)
     if with_object_starts:
         _add_object_starts(rows, facts, info, meta)
+    digests = file_digests(root)
     return DatasetIndex(
         name=name,
         path=root,
-        fingerprint=fingerprint(root),
+        fingerprint=fingerprint(digests),
         embodiment=embodiment,
         rate_hz=rate_hz,
         cameras=streams,
         columns=columns,
         subtasks=read_subtasks(root),
         episodes=_episode_table(name, rows, facts, rate_hz, streams),
+        digests=digests,
     )
 
 

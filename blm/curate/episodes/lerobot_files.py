@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,9 +158,8 @@ def read_subtasks(root: Path) -> tuple[str, ...]:
     return tuple(names.get(index, "") for index in range(max(names, default=0) + 1))
 
 
-def fingerprint(root: Path) -> str:
-    """SHA-256 over the names and contents of the dataset's files, wherever it lies on disk."""
-    digest = hashlib.sha256()
+def file_digests(root: Path) -> dict[str, str]:
+    """SHA-256 of each of the dataset's files, by its path within the dataset."""
     patterns = (
         "meta/info.json",
         "meta/tasks.parquet",
@@ -170,6 +169,10 @@ def fingerprint(root: Path) -> str:
         "videos/**/*",
     )
     files = sorted(path for pattern in patterns for path in root.glob(pattern) if path.is_file())
-    for path in files:
-        digest.update(f"{path.relative_to(root).as_posix()} {file_sha256(path)}\n".encode())
-    return digest.hexdigest()
+    return {path.relative_to(root).as_posix(): file_sha256(path) for path in files}
+
+
+def fingerprint(digests: Mapping[str, str]) -> str:
+    """SHA-256 over the names and contents of a dataset's files, wherever it lies on disk."""
+    listed = "".join(f"{name} {digest}\n" for name, digest in digests.items())
+    return hashlib.sha256(listed.encode()).hexdigest()

@@ -13,7 +13,7 @@ import numpy as np
 from blm.curate.episodes.config import SplitsConfig
 from blm.curate.episodes.frames import Frames, read_frames
 from blm.curate.episodes.index import DatasetIndex
-from blm.curate.episodes.video import Clip, encode_clip
+from blm.curate.episodes.video import Clip, VideoError, encode_clip
 from blm.curate.shards import Sample
 from blm.schemas.shard import (
     ACTION_SUFFIX,
@@ -86,20 +86,39 @@ def pack_segment(segment: Segment) -> Sample:
         SUBTASK_SUFFIX: _npy(subtask.astype("<i4")),
     }
     for camera in segment.dataset.cameras:
-        video = segment.row[f"video/{camera.name}"]
-        clip = Clip(
-            path=Path(video["file"]),
-            from_s=video["from_s"],
-            rate_hz=segment.dataset.rate_hz,
-            start=segment.row["start"],
-            stop=segment.row["stop"],
-            stride=segment.stride,
-        )
+        clip = _clip(segment, camera.name, segment.row["start"], segment.row["stop"])
         images = encode_clip(clip, segment.image_size, segment.quality)
         offsets = np.cumsum([0, *map(len, images)], dtype="<i8")
         members[images_suffix(camera.name)] = b"".join(images)
         members[offsets_suffix(camera.name)] = _npy(offsets)
     return Sample(segment.key, members, frames=len(state), label=segment.label)
+
+
+def estimated_frame_bytes(segment: Segment) -> float:
+    """Bytes that a frame takes in a shard, judged by the middle frame of this episode.
+
+    A quarter of a byte per pixel is assumed where that frame cannot be read, and in any case no less than 1/64.
+    """
+    vectors = 8 * len(segment.dataset.embodiment.axes) + 4
+    pixels = segment.image_size[0] * segment.image_size[1] * len(segment.dataset.cameras)
+    middle = (segment.row["start"] + segment.row["stop"]) // 2
+    try:
+        images = sum(
+            len(
+                encode_clip(
+                    _clip(segment, camera.name, middle, middle + 1), segment.image_size, segment.quality
+                )[0]
+            )
+            for camera in segment.dataset.cameras
+        )
+    except VideoError:
+        images = pixels / 4
+    return vectors + max(images, pixels / 64)
+
+
+def _clip(segment: Segment, camera: str, start: int, stop: int) -> Clip:
+    video = segment.row[f"video/{camera}"]
+    return Clip(Path(video["file"]), video["from_s"], segment.dataset.rate_hz, start, stop, segment.stride)
 
 
 def _meta(segment: Segment, subtasks: tuple[str, ...]) -> bytes:

@@ -47,10 +47,9 @@ def _configs(shards: Sequence[ShardRow]) -> dict[str, dict[str, str]]:
     """Embodiment → split → file pattern, as `load_dataset(folder, embodiment)` wants it; `-` in a split becomes `_`."""
     configs: dict[str, dict[str, str]] = {}
     for row in shards:
-        embodiment = row.name.removeprefix(f"{row.split}-").rsplit("-", 1)[0]
-        configs.setdefault(embodiment, {})[row.split.replace("-", "_")] = (
-            f"{row.split}-{embodiment}-[0-9]*.tar"
-        )
+        split = row.split.replace("-", "_")
+        embodiment = row.name.removeprefix(f"{split}-").split("-", 1)[0]
+        configs.setdefault(embodiment, {})[split] = f"{split}-{embodiment}-*.tar"
     return dict(sorted(configs.items()))
 
 

@@ -12,7 +12,8 @@ import simplejpeg
 
 from blm.curate.episodes.build import BuildSummary, build_splits
 from blm.curate.episodes.config import Fractions, SplitsConfig, Thresholds, read_splits_config
-from blm.curate.shards import UNFINISHED_FOLDER, read_shard_table
+from blm.curate.output_folder import UNFINISHED_FOLDER
+from blm.curate.shards import read_shard_table
 from blm.schemas.episode import STATE
 from blm.schemas.errors import ConfigError, DatasetError, OutputExistsError
 from blm.schemas.manifest import read_manifest
@@ -128,13 +129,14 @@ def test_a_killed_build_is_finished_to_the_same_bytes(built, recorded, tmp_path)
     (tmp_path / "config.json").write_text(asked.model_dump_json())
     command = [sys.executable, "-c", KILLED, str(tmp_path / "config.json")]
     assert subprocess.run(command, cwd=REPOSITORY, check=False).returncode == -signal.SIGKILL
-    survivors = {path: path.stat().st_mtime_ns for path in asked.output.glob("*.tar")}
+    staging = asked.output / UNFINISHED_FOLDER
+    survivors = {path.name: path.stat().st_mtime_ns for path in staging.glob("*.tar")}
     assert survivors
     assert not (asked.output / "manifest.json").exists()
 
     summary = build_splits(asked)
     assert summary.reused == len(survivors)
-    assert {path: path.stat().st_mtime_ns for path in survivors} == survivors
+    assert {name: (asked.output / name).stat().st_mtime_ns for name in survivors} == survivors
     assert contents(asked.output) == contents(built.output)
 
 
@@ -142,7 +144,7 @@ def test_another_build_is_not_overwritten_unless_told(recorded, tmp_path):
     build_splits(config(tmp_path / "out", recorded))
     before = contents(tmp_path / "out")
     changed = config(tmp_path / "out", recorded, seed=1)
-    with pytest.raises(OutputExistsError, match="--overwrite"):
+    with pytest.raises(OutputExistsError, match=r"another seed.*--overwrite"):
         build_splits(changed)
     assert contents(tmp_path / "out") == before
 
@@ -251,7 +253,7 @@ def test_the_card_tells_splits_drops_and_lineage(built):
     assert f"| train | {built.samples['train']} |" in card
     assert "| state | shoulder_pan.pos |" in card
     assert "Licence: not stated." in card
-    assert "path: train-so100-[0-9]*.tar" in card
+    assert "path: train-so100-*.tar" in card
 
 
 def test_progress_ends_where_it_should(recorded, tmp_path):

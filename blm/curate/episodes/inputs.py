@@ -1,0 +1,97 @@
+"""The datasets of a Stage II build: indexed, by name, and found to fit together."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from blm.curate.engine import Engine
+from blm.curate.episodes.config import DatasetSource, SplitsConfig
+from blm.curate.episodes.index import DatasetIndex, dataset_names, index_dataset
+from blm.schemas.errors import DatasetError
+from blm.schemas.progress import Progress
+
+
+def named_sources(config: SplitsConfig) -> dict[str, DatasetSource]:
+    """Every input by its name in the build, in the order of the names."""
+    named = zip(dataset_names(config.datasets), config.datasets, strict=True)
+    return dict(sorted(named, key=lambda pair: pair[0]))
+
+
+def index_all(config: SplitsConfig, engine: Engine, progress: Progress) -> dict[str, DatasetIndex]:
+    """Index every input, by name, in the order of the names.
+
+    Raises:
+        DatasetError: an input is unusable as a whole, or inputs do not fit together.
+    """
+    sources = named_sources(config)
+    tables = [
+        pa.table({"name": [name], "source": [_absolute(source).model_dump_json()]})
+        for name, source in sources.items()
+    ]
+    found: dict[str, DatasetIndex] = {}
+    for result in engine.map(_IndexDatasets(config), tables):
+        for content in result["index"].to_pylist():
+            index: DatasetIndex = pickle.loads(content)  # from our own process, or one that we started
+            found[index.name] = index
+            progress("indexing datasets", len(found), len(sources), index.name)
+    datasets = {name: found[name] for name in sources}
+    _check_consistent(list(datasets.values()), config)
+    return datasets
+
+
+@dataclass(frozen=True)
+class _IndexDatasets:
+    """From rows {name, source} to rows {index}."""
+
+    config: SplitsConfig
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        regions = any(axis.region for axis in self.config.held_out)
+        indices = [
+            index_dataset(
+                DatasetSource.model_validate_json(row["source"]),
+                row["name"],
+                self.config.thresholds.idle_speed,
+                self.config.cameras,
+                with_object_starts=regions,
+            )
+            for row in rows.to_pylist()
+        ]
+        return pa.table({"index": pa.array(map(pickle.dumps, indices), pa.large_binary())})
+
+
+def _absolute(source: DatasetSource) -> DatasetSource:
+    """Another process may stand in another folder."""
+    return source.model_copy(update={"path": source.path.absolute()})
+
+
+def _check_consistent(datasets: Sequence[DatasetIndex], config: SplitsConfig) -> None:
+    """Datasets of one embodiment share cameras, rate and image size; all cameras of a sample have one size."""
+    first_of: dict[str, DatasetIndex] = {}
+    for dataset in datasets:
+        if not dataset.cameras:
+            raise DatasetError(f"{dataset.path} has no camera.", "Stage II needs images.")
+        if config.image_size is None and len({(c.width, c.height) for c in dataset.cameras}) > 1:
+            raise DatasetError(
+                f"{dataset.path}: its cameras differ in image size.", "Set `image_size`, or choose `cameras`."
+            )
+        first = first_of.setdefault(dataset.embodiment.name, dataset)
+        for what, remedy in (("cameras", "Choose `cameras` that all have"), ("rate_hz", "Build them apart")):
+            one, other = (_shared_fact(entry, what) for entry in (first, dataset))
+            if one != other:
+                raise DatasetError(
+                    f"datasets '{first.name}' and '{dataset.name}' of {dataset.embodiment.name} differ in "
+                    f"{what}: {one} and {other}.",
+                    f"{remedy}.",
+                )
+
+
+def _shared_fact(dataset: DatasetIndex, what: str) -> Any:
+    if what == "cameras":
+        return [camera.name for camera in dataset.cameras]
+    return dataset.rate_hz
