@@ -117,6 +117,19 @@ def frames_of_table(table: pa.Table, columns: Columns) -> Frames:
     )
 
 
+def no_frames(columns: Columns) -> Frames:
+    """Frames of a dataset of which nothing can be read."""
+    nothing = np.zeros(0, np.int64)
+    return Frames(
+        episode=nothing,
+        frame=nothing,
+        state=np.zeros((0, len(columns.state)), np.float32),
+        action=np.zeros((0, len(columns.action)), np.float32),
+        subtask=nothing,
+        success=None,
+    )
+
+
 def concatenate(parts: Sequence[Frames]) -> Frames:
     """Frames of several files of one dataset, ordered by episode and frame."""
     return _ordered(

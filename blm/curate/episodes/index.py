@@ -7,7 +7,7 @@ there the embodiment comes from the axis names, the task from the wording of the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,9 @@ from typing import Any
 import pyarrow as pa
 
 from blm.curate.episodes.config import DatasetSource
-from blm.curate.episodes.facts import FACT_FIELDS, episode_facts
-from blm.curate.episodes.frames import (
-    Columns,
-    Frames,
-    FramesError,
-    concatenate,
-    read_frames,
-    time_column,
-)
+from blm.curate.episodes.facts import episode_facts
+from blm.curate.episodes.frame_batches import DEFAULT_RESOURCES, Resources, frame_batches
+from blm.curate.episodes.frames import Columns, no_frames, time_column
 from blm.curate.episodes.instructions import contradictions, normalised_instruction, task_of_instruction
 from blm.curate.episodes.lerobot_files import (
     CameraStream,
@@ -47,8 +41,6 @@ from blm.schemas.episode import (
     SUCCESS,
 )
 from blm.schemas.errors import ConfigError, DatasetError
-
-_ROWS_AT_ONCE = 500_000
 
 _RECORDED_FACTS = ("embodiment", "task", "seed", "operator", "success")
 """Those of `EpisodeMetadata` that the index takes over where a dataset has them."""
@@ -90,6 +82,7 @@ def index_dataset(
     cameras: Sequence[str] | None = None,
     *,
     with_object_starts: bool = False,
+    resources: Resources = DEFAULT_RESOURCES,
 ) -> DatasetIndex:
     """Read a dataset's metadata and low-dimensional frames, and where objects start if that is asked for.
 
@@ -111,9 +104,9 @@ def index_dataset(
     streams = camera_streams(root, info, cameras)
     rate_hz = float(info["fps"])
     rows = [_episode_row(row, root, info, streams, source, embodiment) for row in meta.to_pylist()]
-    facts = _all_facts(rows, columns, embodiment, rate_hz, idle_speed)
+    facts, unreadable = _all_facts(rows, columns, embodiment, rate_hz, idle_speed, resources)
     if with_object_starts:
-        _add_object_starts(rows, facts, info, meta)
+        _add_object_starts(rows, unreadable, info, meta)
     digests = file_digests(root)
     return DatasetIndex(
         name=name,
@@ -124,7 +117,7 @@ def index_dataset(
         cameras=streams,
         columns=columns,
         subtasks=read_subtasks(root),
-        episodes=_episode_table(name, rows, facts, rate_hz, streams),
+        episodes=_episode_table(name, rows, facts, unreadable, rate_hz, streams),
         digests=digests,
     )
 
@@ -247,78 +240,82 @@ def _episode_row(
 
 
 def _all_facts(
-    rows: list[dict[str, Any]], columns: Columns, embodiment: Embodiment, rate_hz: float, idle_speed: float
-) -> dict[int, dict[str, Any]]:
-    """Facts per episode; for those in an unreadable file, `{'unreadable': why}`."""
-    facts: dict[int, dict[str, Any]] = {}
+    rows: list[dict[str, Any]],
+    columns: Columns,
+    embodiment: Embodiment,
+    rate_hz: float,
+    idle_speed: float,
+    resources: Resources,
+) -> tuple[pa.Table, dict[str, str]]:
+    """Facts of every episode that can be read, in one table; and the files that cannot, with why."""
     unreadable: dict[str, str] = {}
-    for frames in _in_batches(sorted({row["data_file"] for row in rows}), columns, unreadable):
-        for fact in episode_facts(frames, embodiment, rate_hz, idle_speed).to_pylist():
-            facts[fact["episode"]] = fact
-    for row in rows:
-        if why := unreadable.get(row["data_file"]):
-            facts[row["episode"]] = {"unreadable": why}
-    return facts
+    files = sorted({row["data_file"] for row in rows})
+    parts = [
+        episode_facts(frames, embodiment, rate_hz, idle_speed)
+        for frames in frame_batches(files, columns, resources, unreadable)
+    ]
+    if not parts:
+        parts = [episode_facts(no_frames(columns), embodiment, rate_hz, idle_speed)]
+    return pa.concat_tables(parts), unreadable
 
 
 def _add_object_starts(
-    rows: list[dict[str, Any]], facts: dict[int, dict[str, Any]], info: dict[str, Any], meta: pa.Table
+    rows: list[dict[str, Any]], unreadable: Mapping[str, str], info: dict[str, Any], meta: pa.Table
 ) -> None:
-    readable = {row["data_file"] for row in rows if "unreadable" not in facts.get(row["episode"], {})}
-    starts = object_starts(sorted(readable), info, meta.to_pylist())
+    files = {row["data_file"] for row in rows} - set(unreadable)
+    starts = object_starts(sorted(files), info, meta.to_pylist())
     for row in rows:
         row["object_starts"] = starts.get(row["episode"])
-
-
-def _in_batches(files: list[str], columns: Columns, unreadable: dict[str, str]) -> Iterator[Frames]:
-    parts: list[Frames] = []
-    for file in files:
-        try:
-            parts.append(read_frames(Path(file), columns))
-        except FramesError as error:
-            unreadable[file] = str(error)
-        if sum(len(part.frame) for part in parts) >= _ROWS_AT_ONCE:
-            yield concatenate(parts)
-            parts = []
-    if parts:
-        yield concatenate(parts)
 
 
 def _episode_table(
     name: str,
     rows: list[dict[str, Any]],
-    facts: dict[int, dict[str, Any]],
+    facts: pa.Table,
+    unreadable: Mapping[str, str],
     rate_hz: float,
     streams: Sequence[CameraStream],
 ) -> pa.Table:
     video = pa.struct([("file", pa.string()), ("from_s", pa.float64())])
+    strings = ("dataset", "embodiment", "task", "instruction", "recorded_instruction", "success", "operator")
     fields: list[tuple[str, pa.DataType]] = [
-        *(
-            (key, pa.string())
-            for key in (
-                "dataset",
-                "embodiment",
-                "task",
-                "instruction",
-                "recorded_instruction",
-                "success",
-                "operator",
-            )
-        ),
+        *((key, pa.string()) for key in strings),
         *((key, pa.int64()) for key in ("episode", "instructions", "seed", "length", "video_frames")),
         ("rate_hz", pa.float64()),
         *((key, pa.string()) for key in ("data_file", "unreadable")),
         *((key, pa.list_(pa.string())) for key in ("contradictions", "missing_videos")),
-        *FACT_FIELDS,
         ("object_starts", OBJECT_STARTS),
         *((f"video/{stream.name}", video) for stream in streams),
     ]
-    absent = {"rows": 0, "contiguous": False}
-    complete = []
     for row in rows:
-        fact = facts.get(row["episode"], {})
-        success = row["success"]
-        if success == "unknown" and fact.get("ended_well") is not None:
-            success = "yes" if fact["ended_well"] else "no"
-        complete.append({**absent, **fact, **row, "dataset": name, "rate_hz": rate_hz, "success": success})
-    return pa.Table.from_pylist(complete, schema=pa.schema(fields))
+        row |= {"dataset": name, "rate_hz": rate_hz, "unreadable": unreadable.get(row["data_file"])}
+    told = pa.Table.from_pylist(rows, schema=pa.schema(fields))
+    return _with_success_of_frames(_joined(told, facts))
+
+
+def _joined(told: pa.Table, facts: pa.Table) -> pa.Table:
+    """What the metadata tell, with the facts of the same episode: null where there are none, but no rows are 0 rows."""
+    place_of = {episode: place for place, episode in enumerate(facts["episode"].to_pylist())}
+    places = [place_of.get(episode) for episode in told["episode"].to_pylist()]
+    of_episode = facts.drop_columns("episode").take(pa.array(places, pa.int64()))
+    for name in of_episode.column_names:
+        told = told.append_column(name, of_episode[name])
+    return _filled(_filled(told, "rows", 0), "contiguous", False)
+
+
+def _filled(table: pa.Table, name: str, absent: int | bool) -> pa.Table:
+    place = table.column_names.index(name)
+    return table.set_column(place, name, table[name].fill_null(absent))
+
+
+def _with_success_of_frames(episodes: pa.Table) -> pa.Table:
+    """Where the metadata do not say how an episode ended, its frames may."""
+    by_frames = {True: "yes", False: "no", None: "unknown"}
+    success = [
+        by_frames[ended_well] if known == "unknown" else known
+        for known, ended_well in zip(
+            episodes["success"].to_pylist(), episodes["ended_well"].to_pylist(), strict=True
+        )
+    ]
+    place = episodes.column_names.index("success")
+    return episodes.set_column(place, "success", pa.array(success, pa.string()))

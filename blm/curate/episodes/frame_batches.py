@@ -1,0 +1,158 @@
+"""All low-dimensional frames of a dataset, a bounded number at a time, in as few passes over the files as possible.
+
+DuckDB reads the Parquet files (only the columns asked for) and hands over Arrow batches; no file is opened and no
+frame is touched in Python. Where a file cannot be read, the files are gone through one by one to find out which.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from blm.curate.episodes.frames import (
+    Columns,
+    Frames,
+    FramesError,
+    column_names,
+    concatenate,
+    frames_of_table,
+    read_frames,
+)
+
+DEFAULT_MEMORY_BYTES = 2 * 1024**3
+
+_ROWS_AT_ONCE = (20_000, 500_000)
+"""At least and at most; within, what the memory limit allows."""
+
+_COPIES = 8
+"""How many times over a batch's vectors are in memory at the worst moment, with what is computed from them."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What reading may use. DuckDB spills to `spill` (default: the system's temporary folder) beyond the limit."""
+
+    memory_bytes: int = DEFAULT_MEMORY_BYTES
+    threads: int = 2
+    spill: Path | None = None
+
+    def rows_at_once(self, values_per_row: int) -> int:
+        """Rows of float32 values that a quarter of the memory holds with all that is computed from them."""
+        least, most = _ROWS_AT_ONCE
+        return max(least, min(most, self.memory_bytes // 4 // (4 * values_per_row * _COPIES)))
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        settings: dict[str, str | bool | int | float | list[str]] = {
+            "threads": self.threads,
+            "memory_limit": f"{self.memory_bytes // 2 // 1024**2} MiB",
+        }
+        if self.spill is not None:
+            settings["temp_directory"] = str(self.spill)
+        return duckdb.connect(config=settings)
+
+
+DEFAULT_RESOURCES = Resources()
+
+
+class _OutOfOrderError(Exception):
+    """The frames of an episode do not lie together."""
+
+
+def frame_batches(
+    files: Sequence[str], columns: Columns, resources: Resources, unreadable: dict[str, str]
+) -> Iterator[Frames]:
+    """Whole episodes, each in one batch, ordered by episode and frame within it.
+
+    Files that cannot be read are entered into `unreadable` (file → why) and left out. Where that, or an episode whose
+    frames do not lie together, is found out on the way, all starts again: what comes last of an episode counts.
+    """
+    for in_order in (True, False):
+        try:
+            yield from _streamed(files, columns, resources, in_order)
+            return
+        except _OutOfOrderError:
+            continue
+        except (duckdb.Error, pa.ArrowException, FramesError, ValueError, OSError):
+            break
+    yield from _one_by_one(files, columns, resources, unreadable)
+
+
+def parquet_list(files: Sequence[str]) -> list[str]:
+    """File names that DuckDB takes as they are, not as patterns."""
+    return [re.sub(r"([*?\[])", r"[\1]", file) for file in files]
+
+
+def _streamed(
+    files: Sequence[str], columns: Columns, resources: Resources, in_order: bool
+) -> Iterator[Frames]:
+    rows_at_once = resources.rows_at_once(len(columns.state) + len(columns.action))
+    names = ", ".join(f'"{name}"' for name in column_names(columns))
+    order = "" if in_order else " order by episode_index, frame_index"
+    query = f"select {names} from read_parquet($files, hive_partitioning = false){order}"
+    finished = np.zeros(0, np.int64)
+    rest: Frames | None = None
+    with resources.connect() as connection:
+        relation = connection.sql(query, params={"files": parquet_list(files)})
+        for table in _tables(relation.to_arrow_reader(rows_at_once), rows_at_once):
+            frames = frames_of_table(table, columns)
+            last = int(table["episode_index"][len(table) - 1].as_py())
+            if rest is not None:
+                frames = concatenate([rest, frames])
+            whole = frames.episode != last
+            rest = _where(frames, ~whole)
+            frames = _where(frames, whole)
+            finished = _finished(finished, np.unique(frames.episode), last)
+            if len(frames.frame):
+                yield frames
+    if rest is not None:
+        yield rest
+
+
+def _tables(reader: pa.RecordBatchReader, rows: int) -> Iterator[pa.Table]:
+    batches: list[pa.RecordBatch] = []
+    for batch in reader:
+        batches.append(batch)
+        if sum(map(len, batches)) >= rows:
+            yield pa.Table.from_batches(batches)
+            batches = []
+    if any(map(len, batches)):
+        yield pa.Table.from_batches(batches)
+
+
+def _finished(finished: np.ndarray, episodes: np.ndarray, last: int) -> np.ndarray:
+    """Episodes that are done with once `episodes` are; raises where one of them, or the next, came before."""
+    if np.isin([*episodes, last], finished).any():
+        raise _OutOfOrderError
+    return np.concatenate([finished, episodes])
+
+
+def _where(frames: Frames, chosen: np.ndarray) -> Frames:
+    """The chosen rows (as views, where they lie together)."""
+    places = np.flatnonzero(chosen)
+    together = len(places) and places[-1] - places[0] == len(places) - 1
+    rows = slice(int(places[0]), int(places[-1]) + 1) if together else places
+    values = {one.name: getattr(frames, one.name) for one in fields(frames)}
+    return replace(frames, **{name: None if v is None else v[rows] for name, v in values.items()})
+
+
+def _one_by_one(
+    files: Sequence[str], columns: Columns, resources: Resources, unreadable: dict[str, str]
+) -> Iterator[Frames]:
+    rows_at_once = resources.rows_at_once(len(columns.state) + len(columns.action))
+    parts: list[Frames] = []
+    for file in files:
+        try:
+            parts.append(read_frames(Path(file), columns))
+        except FramesError as error:
+            unreadable[file] = str(error)
+        if sum(len(part.frame) for part in parts) >= rows_at_once:
+            yield concatenate(parts)
+            parts = []
+    if parts:
+        yield concatenate(parts)

@@ -1,0 +1,103 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from blm.curate.episodes.frame_batches import Resources, frame_batches
+from blm.curate.episodes.frames import Columns, concatenate, read_frames
+from blm.schemas.episode import ACTION, STATE
+
+COLUMNS = Columns(state=(0, 1, 2), action=(2, 0, 1), subtask=False, success=False, time="timestamp")
+FEW_ROWS = Resources(memory_bytes=64 * 1024**2, threads=2)
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    monkeypatch.setattr("blm.curate.episodes.frame_batches._ROWS_AT_ONCE", (100, 100))
+
+
+def write(folder: Path, files: list[list[tuple[int, int]]]) -> list[str]:
+    """Files of (episode, frames) in the given order, in a folder whose name is hard on patterns."""
+    generator = np.random.default_rng(0)
+    folder = folder / "some[0]*=?"
+    folder.mkdir()
+    paths = []
+    for number, content in enumerate(files):
+        episode = np.concatenate([np.full(frames, episode) for episode, frames in content])
+        frame = np.concatenate([np.arange(frames) for _, frames in content])
+        vectors = {
+            name: pa.FixedSizeListArray.from_arrays(
+                pa.array(generator.normal(size=3 * len(frame)).astype(np.float32)), 3
+            )
+            for name in (STATE, ACTION)
+        }
+        scalars = {"episode_index": episode, "frame_index": frame, "timestamp": frame / 20}
+        paths.append(str(folder / f"file-{number:03d}.parquet"))
+        pq.write_table(pa.table(vectors | scalars), paths[-1])
+    return paths
+
+
+def batches(files: list[str]) -> tuple[list, dict[str, str]]:
+    unreadable: dict[str, str] = {}
+    return list(frame_batches(files, COLUMNS, FEW_ROWS, unreadable)), unreadable
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        [[(episode, 30 + episode) for episode in range(20)]],
+        [[(episode, 30)] for episode in range(20)],
+        [[(0, 250), (1, 1)], [(2, 99), (3, 1), (4, 260)]],
+        [[(3, 40)], [(1, 150)], [(2, 7), (0, 200)]],
+    ],
+)
+def test_every_frame_comes_once_and_episodes_come_whole(tmp_path, files):
+    paths = write(tmp_path, files)
+    found, unreadable = batches(paths)
+    expected = concatenate([read_frames(Path(path), COLUMNS) for path in paths])
+    assert not unreadable
+    assert len(found) > 1
+    episodes = [episode for batch in found for episode in np.unique(batch.episode)]
+    assert sorted(episodes) == sorted({episode for content in files for episode, _ in content})
+    together = concatenate(found)
+    for name in ("episode", "frame", "state", "action", "time"):
+        np.testing.assert_array_equal(getattr(together, name), getattr(expected, name))
+
+
+def test_an_episode_in_several_places_is_put_together(tmp_path):
+    paths = write(tmp_path, [[(0, 150)], [(1, 120)], [(2, 130)]])
+    parts = pa.concat_tables([pq.read_table(path) for path in paths])
+    order = np.random.default_rng(1).permutation(len(parts))
+    pq.write_table(parts.take(order), paths[0])
+    found, unreadable = batches(paths[:1])
+    last_three = found[-3:]
+    assert [(np.unique(batch.episode), len(batch.frame)) for batch in last_three] == [
+        (0, 150),
+        (1, 120),
+        (2, 130),
+    ]
+    assert all((np.diff(batch.frame) == 1).all() for batch in last_three)
+    assert not unreadable
+
+
+def test_a_broken_file_is_named_and_the_others_are_read(tmp_path):
+    paths = write(tmp_path, [[(episode, 30)] for episode in range(6)])
+    Path(paths[2]).write_bytes(Path(paths[2]).read_bytes()[:-100])
+    pq.write_table(pq.read_table(paths[4]).drop_columns([STATE]), paths[4])
+    found, unreadable = batches(paths)
+    assert set(unreadable) == {paths[2], paths[4]}
+    assert {int(episode) for batch in found for episode in batch.episode} == {0, 1, 3, 5}
+
+
+def test_vectors_of_differing_lengths_are_not_mixed_up(tmp_path):
+    (path,) = write(tmp_path, [[(0, 4)]])
+    ragged = pa.array(
+        [[1.0, 2.0], [3.0, 4.0, 5.0, 6.0], [1.0, 2.0, 3.0], [1.0, 2.0, 3.0]], pa.list_(pa.float32())
+    )
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(table.column_names.index(STATE), STATE, ragged), path)
+    found, unreadable = batches([path])
+    assert not found
+    assert "vectors of differing lengths" in unreadable[path]
