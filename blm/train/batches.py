@@ -13,7 +13,7 @@ import torch
 from blm.train.backbone import Backbone, IntentTokens
 from blm.train.flow_matching import PolicyBatch
 from blm.train.intent_cache import IntentCache
-from blm.train.shard_reader import EpochOrder, WindowBatch, Windows
+from blm.train.shard_reader import BatchOrder, WindowBatch, Windows
 from blm.train.transforms import Transforms
 
 
@@ -74,7 +74,7 @@ class PolicyBatches:
     def __init__(
         self,
         windows: Windows,
-        order: EpochOrder,
+        order: BatchOrder,
         source: CachedIntent | LiveIntent,
         transforms: Transforms,
         *,

@@ -1,402 +1,281 @@
-"""Read a Stage II build: whole episodes in tars, windows (frame + action chunk) drawn from them.
+"""Read a Stage II build: dictionaries of arrays or tensors, batch by batch, from one process or several.
 
-`index.parquet` says where each member of each sample lies, so every read is one `os.pread`; no tar is scanned.
-States and actions of a split are kept in memory (48 bytes a frame for six axes); images stay on disk.
+    reader = ShardReader("splits", "train", batch_size=64, cameras=("top",), image_size=224)
+    with reader.loader(workers=4) as loader:
+        for batch in loader:
+            batch["images"], batch["state"], batch["action"], batch["step_mask"]
 
-    build = ShardBuild("splits")
-    windows = Windows(build, split="train", horizon=16)
-    order = EpochOrder(len(windows), batch_size=64, seed=0)
-    batch = windows.batch(next(order))                        # states, action chunks, masks
-    images = windows.images(batch, cameras=("top",))          # (B, 1, H, W, 3) uint8
+`docs/reader.md` explains epochs, mixtures, resuming and what is in a batch. The parts can be used on their own:
+
+    ShardBuild   whole episodes and single images of a build, by seeking
+    Windows      a map-style view of a split: frame + action chunk + masks
+    EpochOrder   each window once per epoch, in a seeded order
+    MixtureOrder groups of windows in given shares
 """
 
 from __future__ import annotations
 
-import io
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Literal
 
 import numpy as np
-import pyarrow.parquet as parquet
-import simplejpeg
 
-from blm.schemas.errors import ConfigError, DatasetError, UnknownNameError
-from blm.schemas.manifest import INDEX_FILE, SHARD_TABLE_FILE, Manifest, read_manifest
-from blm.schemas.shard import (
-    ACTION_SUFFIX,
-    META_SUFFIX,
-    STATE_SUFFIX,
-    SegmentMeta,
-    images_suffix,
-    offsets_suffix,
-)
+from blm.schemas.errors import ConfigError, UnknownNameError
+from blm.train.epoch_order import BatchOrder, EpochOrder, permuted
+from blm.train.loader import Batch, Loader
+from blm.train.mixture_order import MixtureOrder
+from blm.train.relative_actions import RelativeActions
+from blm.train.shard_build import Member, Segment, ShardBuild
+from blm.train.window_order import window_order
+from blm.train.windows import WindowBatch, Windows
+
+__all__ = [
+    "BatchOrder",
+    "EpochOrder",
+    "Loader",
+    "Member",
+    "MixtureOrder",
+    "RelativeActions",
+    "Segment",
+    "ShardBuild",
+    "ShardReader",
+    "WindowBatch",
+    "Windows",
+    "permuted",
+    "window_order",
+]
+
+Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray | None]
+"""Changes one window's images, (cameras, H, W, 3) uint8, in place or by returning others of the same shape."""
+
+AUGMENT_STREAM = 0x61756700
+"""Keeps the random numbers of augmentation apart from those of the order."""
 
 
-@dataclass(frozen=True)
-class Member:
-    """Where one member of a sample lies: shard file name, byte offset and size of its content."""
+class ShardReader:
+    """An endless (or `epochs` long) stream of batches from one split of a Stage II build.
 
-    shard: str
-    offset: int
-    size: int
-
-
-@dataclass(frozen=True)
-class Segment:
-    """One sample: its key, what is known about it, and where its members lie (suffix → Member)."""
-
-    key: str
-    meta: SegmentMeta
-    members: Mapping[str, Member]
-
-
-class ShardBuild:
-    """A complete Stage II build on disk, read by seeking. Safe to use from several threads.
+    Args:
+        build: folder or fsspec URL of the build, or one that is open already.
+        split: 'train', 'val', …
+        horizon: steps of an action chunk.
+        batch_size: windows per batch and rank.
+        cameras: default: those that all samples have. A sample without one of them gets a black image.
+        image_size: (width, height) or one number, pixels; default: as stored.
+        seed: of the order and of augmentation.
+        rank, world_size: this process among those that train together; they draw different windows.
+        mixture: see `window_order`.
+        actions: 'absolute', or 'relative' to the window's state (grippers stay absolute; `absolute_actions` undoes it).
+        augment: called per window with its images and a generator that depends on the seed and the place in the
+            stream alone, so that the result is the same with any number of workers.
+        future: also give the images this many frames ahead, at most to the episode's end.
+        layout: 'HWC', or 'CHW' as a transposed view (channels last in memory).
+        frame_stride: every n-th frame starts a window.
+        embodiments: names whose places are the embodiment ids; default: those of the build, sorted.
+        epochs: end after so many; the last batch may then be smaller. Default: never end.
+        cache: folder for whole copies of the shards of a remote build; default: read ranges of bytes.
 
     Raises:
-        DatasetError: the folder holds no finished Stage II build, or a file of it is missing or damaged.
-    """
-
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        self.manifest: Manifest = read_manifest(self.folder, "stage2-splits")
-        self._files: dict[str, int] = {}
-        self._offsets: dict[tuple[str, str], np.ndarray] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the shard files; reading opens them again."""
-        for descriptor in self._files.values():
-            os.close(descriptor)
-        self._files = {}
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        return tuple(sorted(self.manifest.splits))
-
-    def segments(self, split: str | None = None) -> tuple[Segment, ...]:
-        """All samples of a split (or of the whole build), in index order.
-
-        Raises:
-            UnknownNameError: no such split; lists those there are.
-        """
-        if split is None:
-            return self._segments
-        if split not in self.manifest.splits:
-            raise UnknownNameError("split", split, self.splits)
-        return tuple(segment for segment in self._segments if segment.meta.split == split)
-
-    def state(self, segment: Segment) -> np.ndarray:
-        """Measured axis values of a whole sample, (T, A) float32, axis units."""
-        return self._array(segment, STATE_SUFFIX)
-
-    def action(self, segment: Segment) -> np.ndarray:
-        """Axis targets as sent, (T, A) float32, axis units."""
-        return self._array(segment, ACTION_SUFFIX)
-
-    def images(self, segment: Segment, camera: str, frames: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Decode some frames of one camera, (len(frames), H, W, 3) uint8 RGB.
-
-        Raises:
-            UnknownNameError: the sample has no such camera; lists those it has.
-        """
-        if camera not in segment.meta.cameras:
-            raise UnknownNameError("camera", camera, segment.meta.cameras)
-        member = segment.members[images_suffix(camera)]
-        offsets = self._image_offsets(segment, camera)
-        decoded = []
-        for frame in frames:
-            start, stop = int(offsets[frame]), int(offsets[frame + 1])
-            jpeg = self._pread(Member(member.shard, member.offset + start, stop - start))
-            decoded.append(self._decode(jpeg, f"{segment.key} camera {camera} frame {frame}"))
-        return np.stack(decoded)
-
-    @cached_property
-    def _segments(self) -> tuple[Segment, ...]:
-        members: dict[str, dict[str, Member]] = {}
-        table = self._table(INDEX_FILE)
-        for row in table:
-            member = Member(row["shard"], row["offset"], row["size"])
-            members.setdefault(row["key"], {})[row["suffix"]] = member
-        return tuple(
-            Segment(key, SegmentMeta.model_validate_json(self._pread(found[META_SUFFIX])), found)
-            for key, found in members.items()
-        )
-
-    def _table(self, name: str) -> list[dict]:
-        path = self.folder / name
-        if not path.is_file():
-            raise DatasetError(f"{path} does not exist.", "Build the splits again.")
-        return parquet.read_table(path).to_pylist()
-
-    def shard_names(self) -> tuple[str, ...]:
-        """File names of the build's shards, in order."""
-        return tuple(row["name"] for row in self._table(SHARD_TABLE_FILE))
-
-    def _array(self, segment: Segment, suffix: str) -> np.ndarray:
-        return np.load(io.BytesIO(self._pread(segment.members[suffix])), allow_pickle=False)
-
-    def _image_offsets(self, segment: Segment, camera: str) -> np.ndarray:
-        label = (segment.key, camera)
-        if label not in self._offsets:
-            self._offsets[label] = self._array(segment, offsets_suffix(camera))
-        return self._offsets[label]
-
-    def _pread(self, member: Member) -> bytes:
-        content = os.pread(self._descriptor(member.shard), member.size, member.offset)
-        if len(content) != member.size:
-            raise DatasetError(
-                f"{self.folder / member.shard} ends before byte {member.offset + member.size}.",
-                "Build the splits again, or copy them again.",
-            )
-        return content
-
-    def _descriptor(self, shard: str) -> int:
-        if shard not in self._files:
-            try:
-                self._files[shard] = os.open(self.folder / shard, os.O_RDONLY)
-            except OSError as error:
-                raise DatasetError(
-                    f"Cannot open {self.folder / shard}: {error.strerror}.", "Copy it again."
-                ) from error
-        return self._files[shard]
-
-    @staticmethod
-    def _decode(jpeg: bytes, where: str) -> np.ndarray:
-        try:
-            return simplejpeg.decode_jpeg(jpeg, colorspace="RGB")
-        except ValueError as error:
-            raise DatasetError(
-                f"{where} is not a readable JPEG: {error}", "Build the splits again."
-            ) from error
-
-
-@dataclass(frozen=True)
-class WindowBatch:
-    """B windows. A is the largest axis count of the split; shorter embodiments are padded with zeros at the end.
-
-    Attributes:
-        segment: (B,) int64, index into `Windows.segments`.
-        frame: (B,) int64, frame within the sample at which the window starts.
-        future: (B,) int64, frame of the future observation, within the same sample.
-        embodiment: (B,) int64, index into `Windows.embodiments`.
-        state: (B, A) float32, axis units.
-        action: (B, horizon, A) float32, axis units; past the episode's end its last action repeated.
-        step_mask: (B, horizon) bool, False past the episode's end.
-        axis_mask: (B, A) bool, False on padded axes.
-    """
-
-    segment: np.ndarray
-    frame: np.ndarray
-    future: np.ndarray
-    embodiment: np.ndarray
-    state: np.ndarray
-    action: np.ndarray
-    step_mask: np.ndarray
-    axis_mask: np.ndarray
-
-
-class Windows:
-    """Map-style view of a split: every `frame_stride`-th frame of every sample starts one window.
-
-    The future frame lies `future_offset` frames ahead (default: the horizon), is limited to the sample, and is
-    rounded down to a multiple of `frame_stride`, so that only every `frame_stride`-th frame is ever looked at.
+        DatasetError: the build is missing, unfinished or damaged, or has nothing in the split.
+        UnknownNameError: no such split, camera, embodiment or mixture group; lists those there are.
+        ConfigError: an argument makes no sense; says which.
     """
 
     def __init__(
         self,
-        build: ShardBuild,
-        split: str,
-        horizon: int,
+        build: str | Path | ShardBuild,
+        split: str = "train",
         *,
+        horizon: int = 16,
+        batch_size: int = 64,
+        cameras: Sequence[str] | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        mixture: Mapping[str, float] | Literal["manifest"] | None = "manifest",
+        actions: Literal["absolute", "relative"] = "absolute",
+        augment: Augment | None = None,
+        future: int | None = None,
+        layout: Literal["HWC", "CHW"] = "HWC",
         frame_stride: int = 1,
-        future_offset: int | None = None,
         embodiments: Sequence[str] | None = None,
+        epochs: int | None = None,
+        cache: str | Path | None = None,
     ) -> None:
-        if horizon < 1 or frame_stride < 1:
-            raise ConfigError(f"horizon ({horizon}) and frame_stride ({frame_stride}) must be at least 1.")
-        self.build, self.split, self.horizon, self.frame_stride = build, split, horizon, frame_stride
-        self.future_offset = horizon if future_offset is None else future_offset
-        self.segments = build.segments(split)
-        if not self.segments:
-            raise DatasetError(f"{build.folder}: split '{split}' has no samples.", "Collect more episodes.")
-        self.embodiments = tuple(embodiments or sorted(build.manifest.statistics))
-        self._read()
+        _one_of("actions", actions, ("absolute", "relative"))
+        _one_of("layout", layout, ("HWC", "CHW"))
+        self.build = build if isinstance(build, ShardBuild) else ShardBuild(build, cache=cache)
+        self.windows = Windows(
+            self.build,
+            split,
+            horizon,
+            frame_stride=frame_stride,
+            future_offset=future,
+            embodiments=embodiments,
+        )
+        self.order = window_order(
+            self.windows, batch_size, seed, mixture=mixture, part=rank, parts=world_size
+        )
+        self.cameras = _cameras(self.windows, cameras)
+        self.image_size = _image_size(self.windows, image_size)
+        self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size
+        self.actions, self.augment, self.layout, self.epochs = actions, augment, layout, epochs
+        self.with_future = future is not None
+        statistics = self.build.manifest.statistics
+        self._relative = RelativeActions(
+            [statistics[name].gripper_index for name in self.windows.embodiments]
+        )
+        self._has_camera = np.array(
+            [[camera in segment.meta.cameras for camera in self.cameras] for segment in self.windows.segments]
+        ).reshape(len(self.windows.segments), len(self.cameras))
 
     def __len__(self) -> int:
-        return len(self._window_segment)
+        """Batches per epoch of this rank; with `epochs`, all of this rank's batches."""
+        epochs = 1 if self.epochs is None else self.epochs
+        return self._batches_below(epochs * self.order.count)
 
-    def __getitem__(self, index: int) -> WindowBatch:
-        """One window, as a batch of one."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"window {index} of {len(self)}")
-        return self.batch(np.array([index % len(self)]))
-
-    @property
-    def axes(self) -> int:
-        """The largest axis count."""
-        return self._state.shape[1]
-
-    @property
-    def frames(self) -> int:
-        """Frames of the split, whether or not a window starts there."""
-        return len(self._state)
-
-    @cached_property
-    def instructions(self) -> tuple[str, ...]:
-        """The wording of each segment."""
-        return tuple(segment.meta.instruction for segment in self.segments)
-
-    def batch(self, indices: np.ndarray) -> WindowBatch:
-        """Gather windows by index (B,): a few array look-ups, no file is touched."""
-        segment = self._window_segment[indices]
-        frame = self._window_frame[indices]
-        length, first = self._length[segment], self._first[segment]
-        steps = frame[:, None] + np.arange(self.horizon)
-        future = np.minimum(frame + self.future_offset, length - 1) // self.frame_stride * self.frame_stride
-        embodiment = self._embodiment[segment]
-        return WindowBatch(
-            segment=segment,
-            frame=frame,
-            future=np.maximum(future, frame),
-            embodiment=embodiment,
-            state=self._state[first + frame],
-            action=self._action[first[:, None] + np.minimum(steps, length[:, None] - 1)],
-            step_mask=steps < length[:, None],
-            axis_mask=self._axis_mask[embodiment],
-        )
-
-    def images(self, batch: WindowBatch, cameras: Sequence[str], *, future: bool = False) -> np.ndarray:
-        """Decode the windows' frames (or their future frames): (B, cameras, H, W, 3) uint8 RGB."""
-        frames = batch.future if future else batch.frame
-        return np.stack(
-            [
-                np.stack([self.build.images(self.segments[s], camera, [f])[0] for camera in cameras])
-                for s, f in zip(batch.segment, frames, strict=True)
-            ]
-        )
-
-    def _read(self) -> None:
-        known = {name: i for i, name in enumerate(self.embodiments)}
-        for segment in self.segments:
-            if segment.meta.embodiment not in known:
-                raise UnknownNameError("embodiment", segment.meta.embodiment, known)
-        statistics = self.build.manifest.statistics
-        counts = [len(statistics[name].axis_names) for name in self.embodiments]
-        axes = max(counts)
-        self._axis_mask = np.arange(axes) < np.array(counts)[:, None]
-        self._embodiment = np.array([known[s.meta.embodiment] for s in self.segments], dtype=np.int64)
-        states = [self.build.state(segment) for segment in self.segments]
-        # Not meta.stop − meta.start: a build may have kept only every n-th frame of the source episode.
-        self._length = np.array([len(values) for values in states], dtype=np.int64)
-        self._first = np.concatenate([[0], np.cumsum(self._length)[:-1]])
-        self._state = np.zeros((int(self._length.sum()), axes), dtype=np.float32)
-        self._action = np.zeros_like(self._state)
-        for segment, first, state in zip(self.segments, self._first, states, strict=True):
-            action = self.build.action(segment)
-            if action.shape != state.shape or state.shape[1] != counts[known[segment.meta.embodiment]]:
-                raise DatasetError(
-                    f"{segment.key}: states {state.shape} and actions {action.shape} do not fit the "
-                    f"{counts[known[segment.meta.embodiment]]} axes of {segment.meta.embodiment}.",
-                    "Build the splits again.",
-                )
-            rows = slice(first, first + len(state))
-            self._state[rows, : state.shape[1]], self._action[rows, : state.shape[1]] = state, action
-        starts = [np.arange(0, length, self.frame_stride) for length in self._length]
-        self._window_frame = np.concatenate(starts).astype(np.int64)
-        self._window_segment = np.repeat(np.arange(len(starts)), [len(s) for s in starts])
-
-
-class EpochOrder:
-    """An endless seeded order over `count` items in batches, each item once per epoch, resumable in O(1).
-
-    The order of an epoch is a keyed permutation that is computed, not stored (a Feistel network with cycle walking;
-    Black & Rogaway 2002). Positions run on through all epochs; batch b of part p of `parts` holds the positions
-    (b · parts + p) · batch_size …, so parts (ranks × workers) never share an item within an epoch and none is left
-    out. The last batch of an epoch is filled from the next epoch.
-    """
-
-    def __init__(self, count: int, batch_size: int, seed: int, *, part: int = 0, parts: int = 1) -> None:
-        if not 0 <= part < parts:
-            raise ConfigError(f"part {part} is not within 0..{parts - 1}.")
-        if count < 1 or batch_size < 1:
-            raise ConfigError(f"count ({count}) and batch_size ({batch_size}) must be at least 1.")
-        self.count, self.batch_size, self.seed, self.part, self.parts = count, batch_size, seed, part, parts
-        self.batches = 0
-
-    def __iter__(self) -> Self:
+    def __iter__(self) -> Iterator[Batch]:
         return self
 
-    def __next__(self) -> np.ndarray:
-        """Indices of the next batch, (batch_size,) int64."""
-        first = (self.batches * self.parts + self.part) * self.batch_size
-        self.batches += 1
-        return self.at(np.arange(first, first + self.batch_size))
+    def __next__(self) -> Batch:
+        if self.epochs is not None and self.order.batches >= len(self):
+            raise StopIteration
+        batch = self.batch_at(self.order.batches)
+        self.order.batches += 1
+        return batch
 
-    def at(self, positions: np.ndarray) -> np.ndarray:
-        """Indices at absolute positions (position // count is the epoch)."""
-        indices = np.empty(len(positions), dtype=np.int64)
-        epochs = positions // self.count
-        for epoch in np.unique(epochs):
-            chosen = epochs == epoch
-            indices[chosen] = permuted(positions[chosen] % self.count, self.count, (self.seed, int(epoch)))
-        return indices
+    def loader(
+        self, workers: int = 2, *, prefetch: int = 2, tensors: bool = True, pin_memory: bool = False
+    ) -> Loader:
+        """The same stream from where it is now, decoded ahead by `workers` processes; see `Loader`."""
+        return Loader(self, workers, prefetch=prefetch, tensors=tensors, pin_memory=pin_memory)
 
-    def state_dict(self, behind: int = 0) -> dict[str, int]:
-        """The place `behind` batches ago: what to save where so many were drawn but not used yet."""
-        batches = self.batches - behind
-        position = batches * self.parts * self.batch_size
-        return {
-            "batches": batches,
-            "epoch": position // self.count,
-            "position": position % self.count,
-            "count": self.count,
-            "seed": self.seed,
+    def batch_at(self, number: int, images: np.ndarray | None = None) -> Batch:
+        """Batch `number` of this rank: depends on nothing that was read before. `images` as `fill` gives them."""
+        indices = self.order.at(self._positions(number))
+        windows = self.windows.batch(indices)
+        if images is None:
+            images = np.empty((len(indices), *self.images_shape[1:]), np.uint8)
+            self.fill(number, images)
+        action = windows.action
+        if self.actions == "relative":
+            action = self._relative.relative(action, windows.state, windows.embodiment)
+        shown = images.transpose(0, 1, 2, 5, 3, 4) if self.layout == "CHW" else images
+        batch: Batch = {
+            "images": shown[:, 0],
+            "camera_mask": self._has_camera[windows.segment],
+            "state": windows.state,
+            "action": action,
+            "step_mask": windows.step_mask,
+            "axis_mask": windows.axis_mask,
+            "embodiment": windows.embodiment,
+            "instruction": [self.windows.instructions[segment] for segment in windows.segment],
+            "window": indices,
+            "segment": windows.segment,
+            "frame": windows.frame,
         }
+        if self.with_future:
+            batch["future_images"] = shown[:, 1]
+        return batch
+
+    @property
+    def images_shape(self) -> tuple[int, ...]:
+        """(batch, 1 or with the future 2, cameras, H, W, 3): how the images of a whole batch lie in memory."""
+        width, height = self.image_size
+        return self.batch_size, 1 + self.with_future, len(self.cameras), height, width, 3
+
+    def fill(self, number: int, images: np.ndarray) -> int:
+        """Decode and augment the images of batch `number` into the first rows of `images`; returns how many rows."""
+        positions = self._positions(number)
+        windows = self.windows.batch(self.order.at(positions))
+        rows = images[: len(positions)]
+        for view in range(rows.shape[1]):
+            self.windows.decode_into(rows[:, view], windows, self.cameras, future=view == 1)
+        if self.augment is not None:
+            for position, row in zip(positions.tolist(), rows, strict=True):
+                self._augmented(row, position)
+        return len(positions)
+
+    def absolute_actions(self, action: Any, state: Any, embodiment: Any) -> np.ndarray:
+        """Relative chunks (B, H, A) back in axis units, from the batch's state (B, A) and embodiment (B,)."""
+        arrays = (np.asarray(values) for values in (action, state, embodiment))
+        return self._relative.absolute(*arrays)
+
+    def state_dict(self) -> dict[str, int]:
+        """The place in the stream: which batch comes next. Small, JSON-ready, and independent of workers."""
+        shape = {"batch_size": self.batch_size, "world_size": self.world_size}
+        return {**self.order.state_dict(), **shape}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go to a saved place.
+        """Go to a saved place at once, also with another batch size or world size where the place falls on a batch.
 
         Raises:
-            ConfigError: the saved order was over another number of items, or had another seed.
+            ConfigError: it belongs to another split, seed or mixture, or falls within a batch.
         """
-        for name in ("count", "seed"):
-            if state[name] != getattr(self, name):
+        drawn = state["batches"] * state["batch_size"] * state["world_size"]
+        batches, within = divmod(drawn, self.batch_size * self.world_size)
+        if within:
+            raise ConfigError(
+                f"The saved place is after {drawn} windows, which is no whole number of "
+                f"{self.world_size} × {self.batch_size}.",
+                "Resume with the saved batch size and world size, or choose ones that divide it.",
+            )
+        self.order.load_state_dict({**state, "batches": batches})
+
+    def _positions(self, number: int) -> np.ndarray:
+        positions = self.order.positions(number)
+        if self.epochs is not None:
+            positions = positions[positions < self.epochs * self.order.count]
+        return positions
+
+    def _batches_below(self, positions: int) -> int:
+        """How many of this rank's batches begin below an absolute position."""
+        batches = -(-positions // self.batch_size)
+        return max(0, -(-(batches - self.rank) // self.world_size))
+
+    def _augmented(self, images: np.ndarray, position: int) -> None:
+        """Augment one window's images, (1 or 2, cameras, H, W, 3); the future ones get the same random numbers."""
+        assert self.augment is not None
+        for view in images:
+            generator = np.random.default_rng((AUGMENT_STREAM, self.seed, position))
+            changed = self.augment(view, generator)
+            if changed is None:
+                continue
+            if changed.shape != view.shape or changed.dtype != np.uint8:
                 raise ConfigError(
-                    f"The saved reader position is for {name} {state[name]}, not {getattr(self, name)}.",
-                    "Resume with the same splits and seed.",
+                    f"augment returned {changed.shape} {changed.dtype}; it must keep {view.shape} uint8."
                 )
-        self.batches = state["batches"]
+            view[:] = changed
 
 
-def permuted(positions: np.ndarray, count: int, key: tuple[int, ...], rounds: int = 4) -> np.ndarray:
-    """Images of `positions` (each in 0..count − 1) under a permutation of 0..count − 1 chosen by `key`."""
-    half = max(1, ((count - 1).bit_length() + 1) // 2)
-    mask = np.uint64((1 << half) - 1)
-    keys = np.random.SeedSequence(key).generate_state(rounds, np.uint64)
-    values = positions.astype(np.uint64)
-    outside = np.ones(len(values), dtype=bool)
-    while outside.any():
-        values[outside] = _feistel(values[outside], keys, np.uint64(half), mask)
-        outside = values >= count
-    return values.astype(np.int64)
+def _cameras(windows: Windows, asked: Sequence[str] | None) -> tuple[str, ...]:
+    every = [segment.meta.cameras for segment in windows.segments]
+    if asked is not None:
+        known = set().union(*every)
+        for camera in asked:
+            if camera not in known:
+                raise UnknownNameError("camera", camera, known)
+        return tuple(asked)
+    common = set(every[0]).intersection(*every)
+    if not common:
+        raise ConfigError(
+            f"No camera is common to all samples; there are: {', '.join(sorted(set().union(*every)))}.",
+            "Give cameras=(…); a sample without one gets a black image.",
+        )
+    return tuple(camera for camera in every[0] if camera in common)
 
 
-def _feistel(values: np.ndarray, keys: np.ndarray, half: np.uint64, mask: np.uint64) -> np.ndarray:
-    left, right = values >> half, values & mask
-    for key in keys:
-        mixed = (right ^ key) * np.uint64(0x9E3779B97F4A7C15)  # wraps around on purpose
-        mixed ^= mixed >> np.uint64(29)
-        mixed *= np.uint64(0xBF58476D1CE4E5B9)
-        mixed ^= mixed >> np.uint64(32)
-        left, right = right, left ^ (mixed & mask)
-    return (left << half) | right
+def _image_size(windows: Windows, asked: int | tuple[int, int] | None) -> tuple[int, int]:
+    if asked is None:
+        return windows.image_size()
+    width, height = (asked, asked) if isinstance(asked, int) else asked
+    if width < 1 or height < 1:
+        raise ConfigError(f"image_size ({width} × {height}) must be at least 1 × 1.")
+    return width, height
+
+
+def _one_of(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise UnknownNameError(name, value, known)

@@ -44,7 +44,7 @@ from blm.train.policy import (
     load_policy,
     read_card,
 )
-from blm.train.shard_reader import EpochOrder, ShardBuild, Windows
+from blm.train.shard_reader import EpochOrder, ShardBuild, Windows, window_order
 from blm.train.transforms import Transforms, fit_transforms
 
 __all__ = ["Policy", "Stage2Config", "load_policy", "train_stage2", "trained_pairs", "training_actions"]
@@ -238,7 +238,7 @@ def _card(config: Stage2Config, windows: Windows, cameras: tuple[str, ...], back
 def _batches(
     config: Stage2Config, windows: Windows, source: CachedIntent | LiveIntent, transforms: Transforms
 ) -> PolicyBatches:
-    order = EpochOrder(len(windows), config.batch_size, config.seed)
+    order = window_order(windows, config.batch_size, config.seed)
     return PolicyBatches(
         windows,
         order,

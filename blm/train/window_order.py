@@ -1,0 +1,47 @@
+"""Which order a split's windows are drawn in: that of the build's mixture, of given weights, or each once per epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from blm.train.epoch_order import BatchOrder, EpochOrder
+from blm.train.mixture_order import MixtureOrder, group_items, mixture_weights
+from blm.train.shard_build import Segment
+from blm.train.windows import Windows
+
+
+def window_order(
+    windows: Windows,
+    batch_size: int,
+    seed: int,
+    *,
+    mixture: Mapping[str, float] | Literal["manifest"] | None = "manifest",
+    part: int = 0,
+    parts: int = 1,
+) -> BatchOrder:
+    """The order in which a split's windows are drawn.
+
+    `mixture` is None (each window once per epoch), weights by `<dataset>/<embodiment>/<task>` or by patterns of that
+    (`*/panda/*`), or 'manifest': what the build was made with. A build without a mixture, or with the natural one,
+    has each window once per epoch.
+
+    Raises:
+        UnknownNameError, ConfigError: the weights do not fit the split's groups.
+    """
+    stored = windows.build.manifest.mixture
+    if mixture == "manifest":
+        mixture = None if stored is None or stored.strategy == "natural" else stored.weights
+        if mixture is not None:
+            present = {_group(segment) for segment in windows.segments}
+            mixture = {name: weight for name, weight in mixture.items() if name in present}
+    if mixture is None:
+        return EpochOrder(len(windows), batch_size, seed, part=part, parts=parts)
+    groups = group_items([_group(segment) for segment in windows.segments], windows.window_segment)
+    weights = mixture_weights(groups, mixture)
+    return MixtureOrder(groups, weights, batch_size, seed, part=part, parts=parts)
+
+
+def _group(segment: Segment) -> str:
+    meta = segment.meta
+    return f"{meta.dataset}/{meta.embodiment}/{meta.task}"
