@@ -50,10 +50,16 @@ curate_app = typer.Typer(
 )
 train_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Train on shards.")
 evaluate_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure a trained model.")
+collect_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+app.add_typer(collect_app, name="collect")
 app.add_typer(curate_app, name="curate")
 app.add_typer(train_app, name="train")
 app.add_typer(evaluate_app, name="evaluate")
 
+KeepFailures = Annotated[bool, typer.Option("--keep-failures", help="Also keep episodes that failed.")]
+ImageSize = Annotated[
+    int | None, typer.Option(help="Side of the camera images in pixels.", show_default="the camera's own")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
@@ -112,7 +118,7 @@ def _progress_bar(quiet: bool = False) -> Iterator[Progress]:
 
         def report(label: str, done: int, total: int, note: str = "") -> None:
             if label not in known:
-                known[label] = bars.add_task(label, total=total, note=note)
+                known[label] = bars.add_task(label, total=total, completed=done, note=note)
             bars.update(known[label], completed=done, total=total, note=note)
 
         yield report
@@ -195,8 +201,9 @@ def _plain(summary: Any) -> dict[str, Any]:
     }
 
 
-@app.command()
+@collect_app.callback()
 def collect(
+    context: typer.Context,
     robot: Annotated[str, typer.Option(help=f"Robot: {ROBOTS}, or a YAML file.")] = "so100",
     task: Annotated[str, typer.Option(help=f"Task: {TASKS}, or a YAML file.")] = "pick-cube",
     episodes: Annotated[int, typer.Option(min=1, help="Episodes of the task the dataset shall hold.")] = 10,
@@ -208,12 +215,8 @@ def collect(
     ] = None,
     operator: Annotated[str, typer.Option(help="Who demonstrates: planner.")] = "planner",
     resume: Annotated[bool, typer.Option("--resume", help="Continue a recording begun earlier.")] = False,
-    keep_failures: Annotated[
-        bool, typer.Option("--keep-failures", help="Also keep episodes that failed.")
-    ] = False,
-    image_size: Annotated[
-        int | None, typer.Option(help="Side of the camera images in pixels.", show_default="the camera's own")
-    ] = None,
+    keep_failures: KeepFailures = False,
+    image_size: ImageSize = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes; the dataset does not depend on it.")] = 1,
     models: ModelsOption = "own",
     as_json: JsonOption = False,
@@ -224,6 +227,9 @@ def collect(
 
     Example: blm collect --robot so100 --task pick-cube --episodes 10
     """
+    if context.invoked_subcommand is not None:
+        _refuse_options_before(context)
+        return
     from blm.collect.attempts import CollectConfig
     from blm.collect.session import collect as run
 
@@ -253,6 +259,111 @@ def collect(
         + (f"; not kept: {dropped}" if dropped else "")
     )
     typer.echo(f"next: blm curate build-splits {summary.output} --output splits")
+
+
+def _refuse_options_before(context: typer.Context) -> None:
+    """Options typed between `collect` and its subcommand would have no effect."""
+    from blm.schemas.errors import UsageError
+
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageError(
+                f"{parameter.opts[0]} stands before '{context.invoked_subcommand}', where it has no effect.",
+                f"Put it behind, or see: blm collect {context.invoked_subcommand} --help",
+            )
+
+
+@collect_app.command("suite")
+def collect_suite(
+    robots: Annotated[
+        str, typer.Option(metavar="NAME,…", help=f"Robots: all, or some of {ROBOTS}, or YAML files.")
+    ] = "all",
+    tasks: Annotated[
+        str, typer.Option(metavar="NAME,…", help=f"Tasks: all, or some of {TASKS}, or YAML files.")
+    ] = "all",
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes per robot and task.")] = 10,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Scene seed of each pair's first attempt; the next ones follow.")
+    ] = 0,
+    output: Annotated[Path, typer.Option(help="Folder of the suite.")] = Path("recordings/suite"),
+    workers: Annotated[int, typer.Option(min=1, help="Processes; no effect on what is recorded.")] = 2,
+    record: Annotated[
+        bool, typer.Option("--record/--no-record", help="Without: make no pictures, only count successes.")
+    ] = True,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a suite begun earlier.")] = False,
+    keep_failures: KeepFailures = False,
+    image_size: ImageSize = None,
+    models: ModelsOption = "own",
+    as_json: JsonOption = False,
+) -> None:
+    """Record every robot at every task in simulation: a dataset per robot, and a report.
+
+    What is recorded depends on the settings alone, not on the number of workers or on interruptions. Ctrl-C keeps
+    everything so far.
+
+    Example: blm collect suite --robots all --tasks all --episodes 100 --workers 2 --output recordings/suite
+    """
+    from blm.collect.suite import SuiteConfig
+    from blm.collect.suite import collect_suite as run
+
+    config = _checked(
+        SuiteConfig,
+        robots=_names(robots),
+        tasks=_names(tasks),
+        episodes=episodes,
+        seed=seed,
+        output=output,
+        workers=workers,
+        record=record,
+        resume=resume,
+        keep_failures=keep_failures,
+        image_size=image_size,
+        models=models,
+    )
+    with _progress_bar(as_json) as progress:
+        summary = run(config, progress)
+    if as_json:
+        typer.echo((summary.output / "suite.json").read_text(encoding="utf-8"), nl=False)
+    else:
+        _print_suite(summary)
+    if not summary.complete:
+        raise typer.Exit(1)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """The names in a list with commas."""
+    return tuple(filter(None, (name.strip() for name in text.split(","))))
+
+
+def _print_suite(summary: Any) -> None:
+    """Success per robot and task, causes of failure, and how to go on."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from blm.collect.suite_report import success_table
+
+    head, *body = success_table(summary)
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in head:
+        table.add_column(column, justify="left" if column == "robot" else "right")
+    for row in body:
+        table.add_row(*row)
+    Console().print(table)
+    for pair in summary.pairs:
+        for failure in pair.failures:
+            typer.echo(f"{pair.name}: {len(failure.seeds)} × {failure.cause}")
+    for pair in summary.pairs:
+        if pair.error:
+            typer.secho(f"{pair.name}: {pair.error}", fg="red", err=True)
+    if summary.interrupted:
+        typer.echo(f"stopped; everything so far is in {summary.output}")
+        typer.echo("next: the same command with --resume goes on")
+        return
+    typer.echo(f"report: {summary.output / 'README.md'}")
+    if summary.settings["record"]:
+        datasets = " ".join(str(summary.output / robot) for robot in summary.robots)
+        typer.echo(f"next: blm curate build-splits {datasets} --output splits")
 
 
 @curate_app.command("build-splits")

@@ -29,6 +29,10 @@ def test_version():
         (("collect", "--task", "pick-cup"), 2, "there are: lift-peg-upright, pick-cube"),
         (("collect", "--operator", "ghost"), 2, "operator 'ghost' is not available"),
         (("collect", "--episodes", "0"), 2, "Invalid value for '--episodes'"),
+        (("collect", "suite", "--robots", "so10"), 2, "there are: panda, so100"),
+        (("collect", "suite", "--tasks", "pick-cube,pick-cup"), 2, "'pick-cup' not found"),
+        (("collect", "suite", "--robots", ","), 2, "'robots'"),
+        (("collect", "--robot", "panda", "suite"), 2, "--robot stands before 'suite'"),
         (("curate", "build-splits", "nowhere", "--output", "out"), 1, "nowhere"),
         (("curate", "build-splits", "--output", "out"), 2, "'datasets' is missing"),
         (("curate", "build-corpus", "--source", "nowhere", "--output", "out"), 2, "KIND:PATH"),
@@ -103,3 +107,16 @@ def test_the_demo_replaces_only_demos(tmp_path):
     assert result.exit_code == 2
     assert "something else than a demo" in result.output
     assert (tmp_path / "thesis.txt").read_text() == "do not delete"
+
+
+def test_a_suite_without_recording_counts_successes(tmp_path):
+    arguments = ("collect", "suite", "--robots", "so100", "--tasks", "push-cube", "--episodes", "1")
+    suite = tmp_path / "suite"
+    result = run(*arguments, "--no-record", "--workers", "1", "--output", suite)
+    assert result.exit_code == 0, result.output
+    assert "100 % (1/1)" in result.output
+    again = run(*arguments, "--no-record", "--output", suite)
+    assert (again.exit_code, "Add --resume" in again.output) == (2, True)
+    as_json = run(*arguments, "--no-record", "--output", suite, "--resume", "--json")
+    summary = json.loads(as_json.stdout)
+    assert (summary["attempts"], summary["succeeded"], summary["complete"]) == (1, 1, True)

@@ -109,8 +109,10 @@ class Series:
 
 def attempts(
     series: Sequence[Series], open_workcell: OpenWorkcell, workers: int
-) -> Generator[tuple[Series, Recorded | Exception]]:
-    """Attempts of one series after the other, each in order; close the iterator to end early.
+) -> Generator[tuple[int, Recorded | Exception]]:
+    """Attempts of one series after the other, each in order, with the place of their series in `series`.
+
+    Close the iterator to end early.
 
     Where an attempt could not be made at all, the exception comes in its place and its series ends.
 
@@ -132,7 +134,7 @@ def attempts(
                 except Exception as error:  # whatever is wrong with this series, the next one may be well
                     line.end()
                     outcome = error
-                yield line.series, outcome
+                yield place, outcome
     except BrokenProcessPool:
         raise SimulationError(
             "a worker process ended unexpectedly.", "Try --workers 1 to see its error; --resume goes on."

@@ -8,6 +8,7 @@ wall-clock metadata.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from queue import Queue
@@ -158,3 +159,28 @@ def count_frames(path: Path) -> int:
         return container.streams.video[0].frames
     finally:
         container.close()
+
+
+def read_frames(path: Path, indices: Sequence[int]) -> list[np.ndarray]:
+    """The frames with these numbers, each (height, width, 3) uint8 RGB; decodes from the key frame before each.
+
+    Raises:
+        DatasetError: the video has no such frame.
+    """
+    container = av.open(str(path))
+    try:
+        stream = container.streams.video[0]
+        rate, base = stream.average_rate, stream.time_base
+        if rate is None or base is None:
+            raise DatasetError(f"{path} does not say how fast it plays.", "Record the episode again.")
+        return [_frame(container, stream, index, round(index / rate / base)) for index in indices]
+    finally:
+        container.close()
+
+
+def _frame(container: Any, stream: Any, index: int, timestamp: int) -> np.ndarray:
+    container.seek(timestamp, stream=stream)
+    for frame in container.decode(stream):
+        if frame.pts is not None and frame.pts >= timestamp:
+            return frame.to_ndarray(format="rgb24")
+    raise DatasetError(f"{container.name} has no frame {index}.", "Record the episode again.")
