@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import mujoco
 import numpy as np
 
+from blm.collect.sim.base_frame import BaseFrame
 from blm.collect.sim.contacts import GripperContacts
+from blm.collect.sim.description import describe_camera, describe_goal, describe_objects
+from blm.collect.sim.distractors import distractor_kinds, draw_distractors, drawn_colours
+from blm.collect.sim.look import ON_ITS_MOUNT, SceneLook
 from blm.collect.sim.objects import Placement, draw_goal, draw_placements, pose_of
-from blm.collect.sim.scene import Scene, build_scene
+from blm.collect.sim.scene import Scene, SceneObject, build_scene
 from blm.collect.sim.success import ObjectState, SceneState, evaluate_success
-from blm.schemas.embodiment import Camera, Embodiment
+from blm.collect.sim.variety import Variety, stream
+from blm.schemas.embodiment import Embodiment
 from blm.schemas.episode import OBJECT_SLOTS, POSE_NAMES
-from blm.schemas.errors import ConfigError, SimulationError, UnknownNameError, UsageError
+from blm.schemas.errors import ConfigError, SimulationError, UsageError
 from blm.schemas.rollout import EpisodeStart, Observation, Transition
-from blm.schemas.task import Task
+from blm.schemas.task import Task, TaskObject
 
 SETTLING_S = 0.1
 MAX_OBJECT_SPEED_M_S = 10.0
@@ -39,8 +44,9 @@ class Snapshot:
 class SimulatedEnvironment:
     """One robot and one task in MuJoCo; implements `blm.schemas.rollout.Environment`.
 
-    The model is compiled once; `reset` only moves things. The same seed and the same actions lead to bit-identical
-    states. `model`, `data`, `base_pose` and the world-frame queries below are there for planners.
+    The model is compiled once; `reset` moves things and, with variety, changes their looks. The same seed and the same
+    actions lead to bit-identical states and pictures. `model`, `data`, `base_pose`, `obstacles` and the world-frame
+    queries below are there for planners.
 
     Within a tick the position targets move linearly from the last command to the new one. A target that jumped
     once per period would make the stiff position servos kick the arm (and a held object) at the control rate;
@@ -56,19 +62,24 @@ class SimulatedEnvironment:
         render: bool = True,
         shadows: bool = True,
         home_perturbation_deg: float = 2.0,
+        variety: Variety | None = None,
     ) -> None:
         """Compile the scene. With `render` false no picture is made and observations hold no images;
         without `shadows` pictures cost a third.
 
-        `home_perturbation_deg` bounds the seeded change of each arm joint's home angle.
+        `home_perturbation_deg` bounds the seeded change of each arm joint's home angle. `variety` says what else
+        differs between episodes; what it adds leaves the task's own objects where they would be without it.
 
         Raises:
             SimulationError: the robot model is missing something the embodiment names.
             ConfigError: the task has more objects than an episode has slots for.
         """
-        if len(task.objects) > OBJECT_SLOTS:
+        variety = variety or Variety()
+        objects = len(task.objects) + variety.distractors
+        if objects > OBJECT_SLOTS:
             raise ConfigError(
-                f"task '{task.name}' has {len(task.objects)} objects; an episode records at most {OBJECT_SLOTS}.",
+                f"task '{task.name}' has {objects} objects, distractors included; an episode records at most "
+                f"{OBJECT_SLOTS}.",
                 "Use fewer objects.",
             )
         self._embodiment = embodiment
@@ -76,13 +87,16 @@ class SimulatedEnvironment:
         self._render = render
         self._shadows = shadows
         self._perturbation_rad = float(np.deg2rad(home_perturbation_deg))
-        self._scene: Scene = build_scene(embodiment, task, models)
+        self._kinds = distractor_kinds(task, variety.distractors)
+        self._scene: Scene = build_scene(embodiment, task, models, self._kinds)
+        self._look = None if variety == Variety() else SceneLook(self._scene, embodiment, variety)
         self.model: mujoco.MjModel = self._scene.model
         self.data = mujoco.MjData(self.model)
         self.base_pose: np.ndarray = self._scene.base_pose
         self._contacts = GripperContacts(self.model, self._scene.gripper_geoms)
-        slots = [handle.geoms for handle in self._scene.objects.values()]
-        self._contacts.assign([*slots, *[()] * (OBJECT_SLOTS - len(slots)), self._scene.table_geoms])
+        self._base = BaseFrame(self.base_pose)
+        self._things: dict[str, TaskObject] = dict(task.objects)
+        self._assign_slots()
         self._renderer: Any = None
         self._arm = np.array(embodiment.arm_indices)
         self._target = self._scene.home_qpos[self._scene.axis_qpos]
@@ -97,6 +111,11 @@ class SimulatedEnvironment:
     @property
     def task(self) -> Task:
         return self._task
+
+    @property
+    def obstacles(self) -> tuple[str, ...]:
+        """Names of things in the model that the task is not about; those an episode does not use are far away."""
+        return tuple(self._kinds)
 
     def reset(self, seed: int) -> Observation:
         """Place objects and goal by the task's spawn rules and the arm near home, and let everything settle.
@@ -115,9 +134,12 @@ class SimulatedEnvironment:
         perturbation = generator.uniform(-self._perturbation_rad, self._perturbation_rad, len(self._arm))
         for _ in range(START_TRIES):
             placements = draw_placements(self._task, generator)
-            self._place(perturbation, placements, draw_goal(self._task, placements, generator))
+            goal = draw_goal(self._task, placements, generator)
+            self._place(perturbation, placements, goal)
+            self._scatter(placements, goal, stream(seed, "distractors"))
             self._settle()
             if not self.succeeded():
+                self._dress(seed)
                 return self._observe()
         raise SimulationError(
             f"task '{self._task.name}' counts as solved in {START_TRIES} starts drawn from seed {seed}.",
@@ -138,17 +160,12 @@ class SimulatedEnvironment:
             seed=self._seed,
             operator="",
             instruction=self._instruction,
-            objects=tuple(
-                {
-                    "name": name,
-                    "shape": thing.shape,
-                    "colour_name": thing.colour_name,
-                    "half_size": list(thing.half_size),
-                }
-                for name, thing in self._task.objects.items()
+            objects=describe_objects(self._things, self.obstacles),
+            cameras=tuple(
+                describe_camera(self.model, camera, self._base, self._mounted_pose(camera.name))
+                for camera in self._embodiment.cameras
             ),
-            cameras=tuple(self._describe_camera(camera) for camera in self._embodiment.cameras),
-            goal=self._describe_goal(),
+            goal=describe_goal(self._task.goal, self.goal_position(), self._base),
         )
 
     def step(self, values: np.ndarray) -> Transition:
@@ -189,8 +206,8 @@ class SimulatedEnvironment:
             self._renderer = None
 
     def object_pose(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """World position (3,) and quaternion wxyz (4,) of an object; raises UnknownNameError."""
-        body = self._object(name).body
+        """World position (3,) and quaternion wxyz (4,) of an object or obstacle; raises UnknownNameError."""
+        body = self._scene.thing(name).body
         return self.data.xpos[body].copy(), self.data.xquat[body].copy()
 
     def goal_position(self) -> np.ndarray | None:
@@ -227,14 +244,61 @@ class SimulatedEnvironment:
         data.ctrl[scene.axis_actuator] = target
         self._target = target
         for name, placement in placements.items():
-            position, quaternion = pose_of(self._task.objects[name], placement)
-            handle = scene.objects[name]
-            if handle.joint is not None:
-                data.qpos[handle.joint.qpos : handle.joint.qpos + 7] = [*position, *quaternion]
-            else:
-                data.mocap_pos[handle.mocap], data.mocap_quat[handle.mocap] = position, quaternion
+            self._put(scene.objects[name], self._task.objects[name], placement)
         if goal is not None:
             data.mocap_pos[scene.goal_mocap] = goal
+
+    def _put(self, handle: SceneObject, thing: TaskObject, placement: Placement) -> None:
+        position, quaternion = pose_of(thing, placement)
+        if handle.joint is not None:
+            self.data.qpos[handle.joint.qpos : handle.joint.qpos + 7] = [*position, *quaternion]
+        else:
+            self.data.mocap_pos[handle.mocap], self.data.mocap_quat[handle.mocap] = position, quaternion
+
+    def _scatter(
+        self, placements: Mapping[str, Placement], goal: np.ndarray | None, generator: np.random.Generator
+    ) -> None:
+        """Lay this episode's distractors out; what would touch the robot stays parked."""
+        if not self._kinds:
+            return
+        scene, task = self._scene, self._task
+        kinds = drawn_colours(task, self._kinds, generator)
+        places = draw_distractors(self._embodiment, task, kinds, placements, goal, generator)
+        for name, placement in places.items():
+            self._put(scene.distractors[name], kinds[name], placement)
+        mujoco.mj_fwdPosition(self.model, self.data)
+        self._things = dict(task.objects)
+        for name, handle in scene.distractors.items():
+            used = name in places and not self._touches(handle, scene.robot_geoms)
+            self.model.body_gravcomp[handle.body] = 0.0 if used else 1.0
+            if used:
+                self._things[name] = kinds[name]
+            elif handle.joint is not None:
+                where = slice(handle.joint.qpos, handle.joint.qpos + 7)
+                self.data.qpos[where] = scene.home_qpos[where]
+        self._assign_slots()
+
+    def _assign_slots(self) -> None:
+        slots = [self._scene.thing(name).geoms for name in self._things]
+        self._contacts.assign([*slots, *[()] * (OBJECT_SLOTS - len(slots)), self._scene.table_geoms])
+
+    def _touches(self, handle: SceneObject, others: Collection[int]) -> bool:
+        pairs = self.data.contact.geom.tolist()
+        return any(
+            (a in handle.geoms and b in others) or (b in handle.geoms and a in others) for a, b in pairs
+        )
+
+    def _dress(self, seed: int) -> None:
+        """Give the episode its look."""
+        if self._look is None:
+            return
+        self._look.apply(seed, self._things)
+        mujoco.mj_camlight(self.model, self.data)
+        if self._renderer is not None and self._look.changes_textures:
+            self._renderer.textures_changed()
+
+    def _mounted_pose(self, camera: str) -> np.ndarray:
+        return ON_ITS_MOUNT if self._look is None else self._look.mounted_pose(camera)
 
     def _settle(self) -> None:
         mujoco.mj_step(self.model, self.data, nstep=round(SETTLING_S / self.model.opt.timestep))
@@ -256,7 +320,7 @@ class SimulatedEnvironment:
                 f"joint '{joint}' moves at {joint_speeds.max():.0f} rad/s at {self.data.time:.3f} s.",
                 "Send targets nearer to where the arm is.",
             )
-        for name in self._task.objects:
+        for name in self._things:
             speed = float(np.linalg.norm(self._object_velocity(name)[:3]))
             if speed > MAX_OBJECT_SPEED_M_S:
                 raise SimulationError(
@@ -303,18 +367,18 @@ class SimulatedEnvironment:
     def _environment_state(self) -> np.ndarray:
         width = len(POSE_NAMES)
         state = np.zeros(OBJECT_SLOTS * width + 3)
-        for slot, name in enumerate(self._task.objects):
-            state[slot * width : (slot + 1) * width] = self._in_base(*self.object_pose(name))
+        for slot, name in enumerate(self._things):
+            state[slot * width : (slot + 1) * width] = self._base.pose(*self.object_pose(name))
         goal = self.goal_position()
         if goal is not None:
-            state[-3:] = self._point_in_base(goal)
+            state[-3:] = self._base.point(goal)
         return state
 
     def _tool_pose(self) -> np.ndarray:
         site = self._scene.tool_site
         quaternion = np.empty(4)
         mujoco.mju_mat2Quat(quaternion, self.data.site_xmat[site])
-        pose = self._in_base(self.data.site_xpos[site], quaternion)
+        pose = self._base.pose(self.data.site_xpos[site], quaternion)
         if pose[3:] @ self._tool_reference < 0:
             pose[3:] *= -1
         return pose
@@ -330,50 +394,9 @@ class SimulatedEnvironment:
         quaternion = self._tool_pose()[3:]
         return quaternion * np.sign(quaternion[np.abs(quaternion).argmax()])
 
-    def _in_base(self, position: np.ndarray, quaternion: np.ndarray) -> np.ndarray:
-        """World pose → base-frame pose (7,): metres, quaternion wxyz."""
-        base, inverse, rotated = np.empty(4), np.empty(4), np.empty(4)
-        mujoco.mju_mat2Quat(base, self.base_pose[:3, :3].ravel())
-        mujoco.mju_negQuat(inverse, base)
-        mujoco.mju_mulQuat(rotated, inverse, quaternion)
-        return np.concatenate([self._point_in_base(position), rotated])
-
-    def _point_in_base(self, position: np.ndarray) -> np.ndarray:
-        return self.base_pose[:3, :3].T @ (position - self.base_pose[:3, 3])
-
-    def _describe_camera(self, camera: Camera) -> dict[str, Any]:
-        pose = np.array([0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0])
-        if camera.mount is None:
-            index = self.model.camera(camera.name).id
-            pose = self._in_base(self.model.cam_pos[index], self.model.cam_quat[index])
-        return {
-            "name": camera.name,
-            "width": camera.width,
-            "height": camera.height,
-            "vertical_fov_deg": camera.vertical_fov_deg,
-            "position": pose[:3].tolist(),
-            "quaternion": pose[3:].tolist(),
-            "mount": camera.mount,
-        }
-
-    def _describe_goal(self) -> dict[str, Any] | None:
-        goal, position = self._task.goal, self.goal_position()
-        if goal is None or position is None:
-            return None
-        return {
-            "shape": goal.shape,
-            "position": self._point_in_base(position).tolist(),
-            "radius_m": goal.radius_m,
-        }
-
-    def _object(self, name: str) -> Any:
-        if name not in self._scene.objects:
-            raise UnknownNameError("object", name, self._scene.objects)
-        return self._scene.objects[name]
-
     def _object_velocity(self, name: str) -> np.ndarray:
         """Linear (world) and angular (body frame) velocity, shape (6,); zeros for a thing that does not move."""
-        joint = self._object(name).joint
+        joint = self._scene.thing(name).joint
         return np.zeros(6) if joint is None else self.data.qvel[joint.dof : joint.dof + 6].copy()
 
     def _object_state(self, name: str) -> ObjectState:
@@ -382,6 +405,6 @@ class SimulatedEnvironment:
         return ObjectState(position, quaternion, velocity[:3], velocity[3:], self._gripper_contacts(name))
 
     def _gripper_contacts(self, name: str) -> int:
-        geoms, gripper = self._object(name).geoms, self._scene.gripper_geoms
+        geoms, gripper = self._scene.thing(name).geoms, self._scene.gripper_geoms
         pairs = self.data.contact.geom.tolist()
         return sum((a in geoms and b in gripper) or (b in geoms and a in gripper) for a, b in pairs)

@@ -18,8 +18,8 @@ import numpy as np
 
 from blm.collect.sim.objects import GOAL_BODY, add_goal, add_object, is_movable, object_element
 from blm.schemas.embodiment import Camera, Embodiment
-from blm.schemas.errors import ConfigError, SimulationError
-from blm.schemas.task import Task
+from blm.schemas.errors import ConfigError, SimulationError, UnknownNameError
+from blm.schemas.task import Task, TaskObject
 
 LONGEST_TIMESTEP_S = 0.002
 TABLE_HALF_SIZE_M = (0.85, 0.8, 0.03)
@@ -28,6 +28,9 @@ TABLE_HEIGHT_M = 0.7
 TABLE_COLOUR = (0.74, 0.71, 0.66, 1.0)
 HIDDEN_GROUP = 3
 LIGHT_DIRECTION = (-0.25, -0.4, -1.0)
+LIGHT_DISTANCE_M = 1.5 * float(np.linalg.norm(LIGHT_DIRECTION))
+PARKED_M = 100.0
+"""Where distractors wait that an episode does not use: beyond what any camera draws, weightless, touching nothing."""
 
 # Left alone, MuJoCo writes its warnings to a file MUJOCO_LOG.TXT in the working directory.
 mujoco.set_mju_user_warning(logging.getLogger(__name__).info)
@@ -61,8 +64,10 @@ class Scene:
         axis_qpos, axis_dof, axis_actuator: indices per axis, shape (A,).
         home_qpos: the robot at home (objects at their default pose), shape (nq,).
         objects: handles by task object name, in task order.
+        distractors: handles of things that the task is not about; parked unless a reset places them.
         goal_mocap: index of the goal marker's mocap pose, None without a goal.
         gripper_geoms: geoms of body `hand` and everything below it.
+        robot_geoms: geoms of body `base` and everything below it.
         table_geoms: the table.
         tool_site: the tool centre point.
     """
@@ -75,14 +80,28 @@ class Scene:
     axis_actuator: np.ndarray
     home_qpos: np.ndarray
     objects: Mapping[str, SceneObject]
+    distractors: Mapping[str, SceneObject]
     goal_mocap: int | None
     gripper_geoms: frozenset[int]
+    robot_geoms: frozenset[int]
     table_geoms: frozenset[int]
     tool_site: int
 
+    def thing(self, name: str) -> SceneObject:
+        """Handle of a task object or a distractor; raises UnknownNameError."""
+        known = {**self.objects, **self.distractors}
+        if name not in known:
+            raise UnknownNameError("object", name, known)
+        return known[name]
 
-def build_scene(embodiment: Embodiment, task: Task, models: str = "own") -> Scene:
-    """Compile the workspace of one embodiment and task.
+
+def build_scene(
+    embodiment: Embodiment,
+    task: Task,
+    models: str = "own",
+    distractors: Mapping[str, TaskObject] | None = None,
+) -> Scene:
+    """Compile the workspace of one embodiment and task, with `distractors` parked out of sight.
 
     Raises:
         SimulationError: the robot model does not compile, or lacks a joint, actuator, site or body of the embodiment.
@@ -95,10 +114,12 @@ def build_scene(embodiment: Embodiment, task: Task, models: str = "own") -> Scen
         _add_camera(spec, camera, robot_model)
     for name, thing in task.objects.items():
         add_object(spec, name, thing)
+    for number, (name, thing) in enumerate((distractors or {}).items(), start=1):
+        _add_parked(spec, name, thing, number)
     if task.goal is not None:
         add_goal(spec, task.goal)
     model = _compile(spec, f"scene of '{embodiment.name}' with '{task.name}'")
-    return _handles(model, robot_model, embodiment, task)
+    return _handles(model, robot_model, embodiment, task, distractors or {})
 
 
 def substeps_per_tick(control_rate_hz: float) -> int:
@@ -242,7 +263,19 @@ def _add_camera(spec: mujoco.MjSpec, camera: Camera, robot_model: mujoco.MjModel
     )
 
 
-def _handles(model: mujoco.MjModel, robot_model: mujoco.MjModel, embodiment: Embodiment, task: Task) -> Scene:
+def _add_parked(spec: mujoco.MjSpec, name: str, thing: TaskObject, number: int) -> None:
+    add_object(spec, name, thing)
+    body = spec.body(object_element(name))
+    body.pos, body.gravcomp = [0, number, PARKED_M], 1.0
+
+
+def _handles(
+    model: mujoco.MjModel,
+    robot_model: mujoco.MjModel,
+    embodiment: Embodiment,
+    task: Task,
+    distractors: Mapping[str, TaskObject],
+) -> Scene:
     joints = [_joint(model, name) for name in embodiment.joints]
     actuators = [_index(model, mujoco.mjtObj.mjOBJ_ACTUATOR, name) for name in embodiment.joints]
     home = _home_qpos(model, robot_model)
@@ -264,8 +297,10 @@ def _handles(model: mujoco.MjModel, robot_model: mujoco.MjModel, embodiment: Emb
         axis_actuator=np.array(actuators),
         home_qpos=home,
         objects={name: _scene_object(model, name, is_movable(task.objects[name])) for name in task.objects},
+        distractors={name: _scene_object(model, name, True) for name in distractors},
         goal_mocap=None if goal < 0 else int(model.body_mocapid[goal]),
         gripper_geoms=_geoms_below(model, _index(model, mujoco.mjtObj.mjOBJ_BODY, "hand")),
+        robot_geoms=_geoms_below(model, base),
         table_geoms=frozenset({_index(model, mujoco.mjtObj.mjOBJ_GEOM, "table")}),
         tool_site=_index(model, mujoco.mjtObj.mjOBJ_SITE, "tool"),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Self
 
+import numpy as np
 from pydantic import Field
 
 from blm.schemas.errors import UsageError
@@ -60,6 +61,11 @@ class Variety(FrozenModel):
         if self.distractors:
             names.append(f"distractors={self.distractors}")
         return ",".join(names) or "none"
+
+
+def stream(seed: int, what: str) -> np.random.Generator:
+    """The random numbers that decide on `what` in the episode of a seed; each `what` has its own."""
+    return np.random.Generator(np.random.PCG64([seed, int.from_bytes(what.encode())]))
 
 
 def _distractors(text: str, part: str, number: str) -> int:

@@ -244,7 +244,13 @@ def test_describe_is_plain_json_in_the_base_frame() -> None:
         json.dumps({"objects": start.objects, "cameras": start.cameras, "goal": start.goal})
     )
     assert described["objects"] == [
-        {"name": "cube", "shape": "box", "colour_name": "blue", "half_size": [0.0125, 0.0125, 0.0125]}
+        {
+            "name": "cube",
+            "shape": "box",
+            "colour_name": "blue",
+            "half_size": [0.0125, 0.0125, 0.0125],
+            "role": "task",
+        }
     ]
     assert [camera["name"] for camera in described["cameras"]] == ["top", "wrist"]
     assert described["cameras"][0]["mount"] is None
