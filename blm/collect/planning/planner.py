@@ -47,7 +47,9 @@ class PlannerAgent:
         self._embodiment = environment.embodiment
         self._skill = find_skill(environment.task.name)
         self._kinematics = Kinematics(environment.model, self._embodiment)
-        bodies = {name: object_element(name) for name in environment.task.objects}
+        bodies = {
+            name: object_element(name) for name in (*environment.task.objects, *environment.obstacles)
+        }
         self._checker = CollisionChecker(environment.model, self._embodiment, bodies)
         self._servos = Servos.of(environment.model, self._embodiment)
         self._gripper = gripper_shape(environment.model, self._embodiment)
@@ -158,7 +160,7 @@ class PlannerAgent:
 
     def _backing_away(self, scene: Scene) -> Primitive:
         """Open the gripper and rise from wherever a failure left it."""
-        everything = frozenset(scene.objects) | {"table"}
+        everything = frozenset({*scene.objects, *self._environment.obstacles, "table"})
         target = ToolTarget.from_pose(scene.tool)
         higher = tuple(target.shifted(np.array([0.0, 0.0, height])) for height in (0.05, 0.03, 0.015))
         return retract(higher, everything, self._embodiment.gripper.open)

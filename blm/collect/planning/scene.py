@@ -23,6 +23,11 @@ class PlannableEnvironment(Environment, Protocol):
     data: mujoco.MjData
     base_pose: np.ndarray
 
+    @property
+    def obstacles(self) -> tuple[str, ...]:
+        """Things in the model, besides the task's objects, that the arm has to stay clear of."""
+        ...
+
     def object_pose(self, name: str) -> tuple[np.ndarray, np.ndarray]: ...
 
     def goal_position(self) -> np.ndarray | None: ...
