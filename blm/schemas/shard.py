@@ -7,8 +7,8 @@ reader draws windows (frame + action chunk) from them.
     <key>.state.npy         (T, A) float32, axis units, axis order of the embodiment
     <key>.action.npy        (T, A) float32, axis units, as sent
     <key>.subtask.npy       (T,) int32 index into SegmentMeta.subtasks
-    <key>.<camera>.mjpeg    T JPEG images, one after the other
-    <key>.<camera>.npy      (T + 1,) int64 byte offsets of the images in the .mjpeg
+    <key>.<camera>.mjpeg    T JPEG images, one after the other; in a lossless build .mwebp, T WebP images
+    <key>.<camera>.npy      (T + 1,) int64 byte offsets of the images in the .mjpeg or .mwebp
 
 Stage I: one sample is one conversation. Its key is the record's id.
 
@@ -18,7 +18,7 @@ Stage I: one sample is one conversation. Its key is the record's id.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from blm.schemas.yaml_model import FrozenModel
 
@@ -28,8 +28,11 @@ ACTION_SUFFIX = "action.npy"
 SUBTASK_SUFFIX = "subtask.npy"
 
 
-def images_suffix(camera: str) -> str:
-    return f"{camera}.mjpeg"
+ImageFormat = Literal["jpeg", "webp"]
+
+
+def images_suffix(camera: str, image_format: ImageFormat = "jpeg") -> str:
+    return f"{camera}.m{image_format}"
 
 
 def offsets_suffix(camera: str) -> str:
@@ -60,6 +63,7 @@ class SegmentMeta(FrozenModel):
     image_size: tuple[int, int]
     subtasks: tuple[str, ...]
     stride: int = 1
+    image_format: ImageFormat = "jpeg"
 
     @property
     def frames(self) -> int:

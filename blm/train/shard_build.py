@@ -161,15 +161,17 @@ class ShardBuild:
         for address, place, content in zip(wanted, images, self._image_bytes(wanted), strict=True):
             width, height = address.segment.meta.image_size
             try:
-                if place.shape[:2] == (height, width):
+                if address.segment.meta.image_format == "webp":
+                    place[:] = _from_webp(content, place.shape[1], place.shape[0])
+                elif place.shape[:2] == (height, width):
                     decoded = simplejpeg.decode_jpeg(content, colorspace="RGB", buffer=place)
                     if decoded.shape != place.shape:
                         raise ValueError(f"it has the shape {decoded.shape}, not {place.shape}")
                 else:
                     place[:] = _resized(content, place.shape[1], place.shape[0])
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 raise DatasetError(
-                    f"{address.segment.key} camera {address.camera} frame {address.frame} is not a readable JPEG: "
+                    f"{address.segment.key} camera {address.camera} frame {address.frame} is not a readable image: "
                     f"{error}",
                     "Build the splits again.",
                 ) from error
@@ -178,7 +180,7 @@ class ShardBuild:
         self._read_offsets(wanted)
         ranges = []
         for segment, camera, frame in wanted:
-            member = segment.members[images_suffix(camera)]
+            member = segment.members[images_suffix(camera, segment.meta.image_format)]
             offsets = self._offsets[segment.key, camera]
             start, stop = int(offsets[frame]), int(offsets[frame + 1])
             ranges.append(ByteRange(member.shard, member.offset + start, stop - start))
@@ -256,3 +258,14 @@ def _resized(content: bytes, width: int, height: int) -> np.ndarray:
     if image.shape[:2] == (height, width):
         return image
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _from_webp(content: bytes, width: int, height: int) -> np.ndarray:
+    """(height, width, 3), resized where the stored image has another size."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content), formats=["webp"]) as image:
+        pixels = image.convert("RGB")
+    if pixels.size != (width, height):
+        pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(pixels)

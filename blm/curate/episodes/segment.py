@@ -20,6 +20,7 @@ from blm.schemas.shard import (
     META_SUFFIX,
     STATE_SUFFIX,
     SUBTASK_SUFFIX,
+    ImageFormat,
     SegmentMeta,
     images_suffix,
     offsets_suffix,
@@ -38,7 +39,8 @@ class Segment:
     row: dict[str, Any]
     image_size: tuple[int, int]
     stride: int
-    quality: int
+    quality: int | None
+    """JPEG's; None: lossless WebP."""
 
     @property
     def key(self) -> str:
@@ -49,13 +51,17 @@ class Segment:
         return f"{self.row['embodiment']}/{self.row['task']}"
 
     @property
+    def image_format(self) -> ImageFormat:
+        return "webp" if self.quality is None else "jpeg"
+
+    @property
     def frames(self) -> int:
         return len(range(self.row["start"], self.row["stop"], self.stride))
 
 
 def make_segment(dataset: DatasetIndex, row: dict[str, Any], config: SplitsConfig) -> Segment:
     size = config.image_size or (dataset.cameras[0].width, dataset.cameras[0].height)
-    return Segment(dataset, row, size, config.frame_stride, config.jpeg_quality)
+    return Segment(dataset, row, size, config.frame_stride, None if config.lossless else config.jpeg_quality)
 
 
 def segment_arrays(segment: Segment) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -89,7 +95,7 @@ def pack_segment(segment: Segment) -> Sample:
         clip = _clip(segment, camera.name, segment.row["start"], segment.row["stop"])
         images = encode_clip(clip, segment.image_size, segment.quality)
         offsets = np.cumsum([0, *map(len, images)], dtype="<i8")
-        members[images_suffix(camera.name)] = b"".join(images)
+        members[images_suffix(camera.name, segment.image_format)] = b"".join(images)
         members[offsets_suffix(camera.name)] = _npy(offsets)
     return Sample(segment.key, members, frames=len(state), label=segment.label)
 
@@ -140,6 +146,7 @@ def _meta(segment: Segment, subtasks: tuple[str, ...]) -> bytes:
         image_size=segment.image_size,
         subtasks=subtasks,
         stride=segment.stride,
+        image_format=segment.image_format,
     )
     return json.dumps(meta.model_dump(mode="json"), sort_keys=True).encode()
 

@@ -1,4 +1,4 @@
-"""One episode's frames of one camera as JPEG images, straight from the video's own luma and chroma planes.
+"""One episode's frames of one camera as single images: JPEG straight from the video's own planes, or lossless WebP.
 
 Recorded video holds half-resolution chroma, and so does JPEG in its usual 4:2:0 form: converting the planes (range
 and size only) and encoding them skips the way through RGB, which costs about half of the time and adds nothing.
@@ -6,6 +6,7 @@ and size only) and encoding them skips the way through RGB, which costs about ha
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import simplejpeg
 from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from PIL import Image
 
 
 class VideoError(Exception):
@@ -53,13 +55,17 @@ class Stills:
         return self.frames[0]
 
 
-def encode_clip(clip: Clip | Stills, size: tuple[int, int], quality: int) -> list[bytes]:
-    """JPEG images of a clip's frames, decoded once and in order; `size` is (width, height) in pixels.
+def encode_clip(clip: Clip | Stills, size: tuple[int, int], quality: int | None) -> list[bytes]:
+    """Images of a clip's frames, decoded once and in order; `size` is (width, height) in pixels.
+
+    They are JPEG of this quality, or lossless WebP where it is None.
 
     Raises:
         VideoError: the file is unreadable, or has no frame within half a period of one asked for.
     """
     reformatter = VideoReformatter()
+    if quality is None:
+        return [_webp(frame, reformatter, size) for frame in _wanted_frames(clip)]
     return [_jpeg(frame, reformatter, size, quality) for frame in _wanted_frames(clip)]
 
 
@@ -113,11 +119,23 @@ def _jpeg_through_rgb(
     frame: VideoFrame, reformatter: VideoReformatter, size: tuple[int, int], quality: int
 ) -> bytes:
     """For video in BT.709 colours; JPEG knows those of BT.601 only."""
+    image = np.ascontiguousarray(_rgb(frame, reformatter, size))
+    return simplejpeg.encode_jpeg(image, quality=quality, colorsubsampling="420")
+
+
+def _webp(frame: VideoFrame, reformatter: VideoReformatter, size: tuple[int, int]) -> bytes:
+    """Lossless, with the least effort: more of it takes 3 times as long for 5 % fewer bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(_rgb(frame, reformatter, size)).save(buffer, "WEBP", lossless=True, method=0, quality=20)
+    return buffer.getvalue()
+
+
+def _rgb(frame: VideoFrame, reformatter: VideoReformatter, size: tuple[int, int]) -> np.ndarray:
+    """(height, width, 3) uint8."""
     width, height = size
-    image = reformatter.reformat(
+    return reformatter.reformat(
         frame, width=width, height=height, format="rgb24", interpolation=Interpolation.AREA
     ).to_ndarray()
-    return simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=quality, colorsubsampling="420")
 
 
 def _plane(plane: VideoPlane) -> np.ndarray:
