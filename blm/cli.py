@@ -377,18 +377,42 @@ def build_splits(
         int | None, typer.Option(help="Side of the stored images in pixels.", show_default="as recorded")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Decides which episode goes to which split.")] = None,
+    lossless: Annotated[
+        bool | None, typer.Option("--lossless", help="Store images as lossless WebP, not JPEG.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Threads; no effect on the result.")] = None,
+    memory: Annotated[
+        float | None, typer.Option(min=0.25, help="GB that indexing may use.", show_default="2")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="local or ray; no effect on the result.", show_default="local")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Ray cluster.", show_default="RAY_ADDRESS, else one started here")
+    ] = None,
     overwrite: OverwriteBuild = False,
     as_json: JsonOption = False,
 ) -> None:
     """Turn recorded datasets into checked, split and sharded training data for stage 2.
+
+    Given the folder of an earlier build with the same settings, only what has changed is written: add datasets, or
+    record more, and run it again.
 
     Example: blm curate build-splits recordings/so100-pick-cube --output splits
     """
     from blm.curate.episodes.build import build_splits as run
     from blm.curate.episodes.config import SplitsConfig, read_splits_config
 
-    given = {"datasets": datasets or None, "image_size": image_size, "seed": seed, "workers": workers}
+    given = {
+        "datasets": datasets or None,
+        "image_size": image_size,
+        "seed": seed,
+        "lossless": lossless,
+        "workers": workers,
+        "memory": memory,
+        "engine": engine,
+        "ray_address": ray_address,
+    }
     settings = _build_settings(given, config, output, Path("splits"), overwrite)
     built = read_splits_config(config, **settings) if config else _checked(SplitsConfig, **settings)
     with _progress_bar(as_json) as progress:
@@ -400,7 +424,8 @@ def build_splits(
         summary.output, summary.counts.inputs, summary.counts.kept, summary.counts.dropped, "episodes"
     )
     sizes = ", ".join(f"{split} {count}" for split, count in summary.samples.items())
-    typer.echo(f"{summary.shards} shards, {summary.bytes / 1e6:.1f} MB; episodes per split: {sizes}")
+    reused = f" ({summary.reused} of them reused)" if summary.reused else ""
+    typer.echo(f"{summary.shards} shards{reused}, {summary.bytes / 1e6:.1f} MB; episodes per split: {sizes}")
     typer.echo(f"next: blm train stage2 --splits {summary.output} --backbone tiny --output runs/stage2")
 
 

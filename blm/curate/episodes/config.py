@@ -72,6 +72,7 @@ class SplitsConfig(FrozenModel):
     workers: int = Field(
         default=1, ge=1, description="threads that decode and encode; no effect on the result"
     )
+    memory: float = Field(default=2, ge=0.25, description="GB that indexing may use; beyond, it spills to disk")
     engine: EngineName = Field(default="local", description="where the work runs; no effect on the result")
     ray_address: str | None = Field(
         default=None, description="cluster for the engine 'ray'; default: RAY_ADDRESS, else one started here"
@@ -106,9 +107,9 @@ class SplitsConfig(FrozenModel):
         return value
 
     def build_settings(self) -> dict[str, Any]:
-        """What decides the build's content, JSON-ready: no output folder, workers, engine or overwriting."""
+        """What decides the build's content, JSON-ready: nothing about where or how it runs."""
         return self.model_dump(
-            mode="json", exclude={"output", "workers", "overwrite", "engine", "ray_address"}
+            mode="json", exclude={"output", "workers", "memory", "engine", "ray_address", "overwrite"}
         )
 
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -117,7 +117,7 @@ def _source(name: str, segments: Sequence[Segment], config: SplitsConfig) -> str
         "settings": settings,
         "dataset": [dataset.name, dataset.rate_hz, dataset.subtasks],
         "embodiment": dataset.embodiment.model_dump(mode="json"),
-        "columns": [dataset.columns.state, dataset.columns.action, dataset.columns.subtask],
+        "columns": asdict(dataset.columns),
         "cameras": [camera.name for camera in dataset.cameras],
         "segments": [_segment_source(segment) for segment in segments],
     }
