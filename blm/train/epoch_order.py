@@ -16,6 +16,10 @@ import numpy as np
 from blm.schemas.errors import ConfigError
 
 
+TOGETHER = 32
+"""Batches whose order is computed at once: for a single small one, NumPy's cost per call would outweigh the work."""
+
+
 class BatchOrder(ABC):
     """An endless order over `count` items in batches; an epoch is `count` positions. Subclasses say what lies where."""
 
@@ -26,6 +30,7 @@ class BatchOrder(ABC):
             raise ConfigError(f"count ({count}) and batch_size ({batch_size}) must be at least 1.")
         self.count, self.batch_size, self.seed, self.part, self.parts = count, batch_size, seed, part, parts
         self.batches = 0
+        self._computed: tuple[int, np.ndarray] | None = None
 
     def __iter__(self) -> Self:
         return self
@@ -33,7 +38,15 @@ class BatchOrder(ABC):
     def __next__(self) -> np.ndarray:
         """Indices of the next batch, (batch_size,) int64."""
         self.batches += 1
-        return self.at(self.positions(self.batches - 1))
+        return self.indices(self.batches - 1)
+
+    def indices(self, batch: int) -> np.ndarray:
+        """Indices of this part's batch number `batch`, (batch_size,) int64. Asking in ascending order is fastest."""
+        first = batch // TOGETHER * TOGETHER
+        if self._computed is None or self._computed[0] != first:
+            positions = np.concatenate([self.positions(each) for each in range(first, first + TOGETHER)])
+            self._computed = first, self.at(positions).reshape(TOGETHER, self.batch_size)
+        return self._computed[1][batch - first].copy()
 
     def positions(self, batch: int) -> np.ndarray:
         """Absolute positions of this part's batch number `batch`, (batch_size,) int64."""

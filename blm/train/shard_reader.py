@@ -154,7 +154,7 @@ class ShardReader:
 
     def batch_at(self, number: int, images: np.ndarray | None = None) -> Batch:
         """Batch `number` of this rank: depends on nothing that was read before. `images` as `fill` gives them."""
-        indices = self.order.at(self._positions(number))
+        indices = self.order.indices(number)[: len(self._positions(number))]
         windows = self.windows.batch(indices)
         if images is None:
             images = np.empty((len(indices), *self.images_shape[1:]), np.uint8)
@@ -189,7 +189,7 @@ class ShardReader:
     def fill(self, number: int, images: np.ndarray) -> int:
         """Decode and augment the images of batch `number` into the first rows of `images`; returns how many rows."""
         positions = self._positions(number)
-        windows = self.windows.batch(self.order.at(positions))
+        windows = self.windows.batch(self.order.indices(number)[: len(positions)])
         rows = images[: len(positions)]
         for view in range(rows.shape[1]):
             self.windows.decode_into(rows[:, view], windows, self.cameras, future=view == 1)
