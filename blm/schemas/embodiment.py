@@ -25,7 +25,7 @@ class Axis(FrozenModel):
 
     name: str = Field(pattern=r"^[a-z0-9_]+\.pos$", description="as in the dataset, e.g. 'shoulder_pan.pos'")
     role: Literal["arm", "gripper"] = "arm"
-    unit: Literal["degree", "percent", "radian", "fraction"]
+    unit: Literal["degree", "percent", "radian", "fraction", "native"]
     joint: str = Field(description="name of the joint and actuator in the simulator model")
     zero: float = Field(default=0.0, description="model coordinate at axis value 0, rad or m")
     scale: float = Field(description="model units (rad or m) per axis unit")

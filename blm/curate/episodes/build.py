@@ -115,6 +115,7 @@ def _fingerprint(config: SplitsConfig, datasets: Mapping[str, DatasetIndex]) -> 
             dataset.fingerprint,
             dataset.embodiment.model_dump(mode="json"),
             sources[dataset.name].task,
+            sources[dataset.name].features.model_dump(mode="json"),
         )
         for dataset in datasets.values()
     ]

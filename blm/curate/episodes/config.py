@@ -16,6 +16,17 @@ from blm.curate.shards import DEFAULT_SHARD_BYTES
 from blm.schemas.yaml_model import FrozenModel, read_yaml, validate
 
 
+class FeatureNames(FrozenModel):
+    """What is what in a dataset, where names alone do not tell or tell something else."""
+
+    state: str | None = Field(default=None, description="feature with the measured axis values")
+    action: str | None = Field(default=None, description="feature with the commanded axis values")
+    cameras: dict[str, str] | None = Field(default=None, description="camera name → feature; others are left")
+    axes: tuple[str, ...] | None = Field(
+        default=None, description="names of the values of state and action, in their order"
+    )
+
+
 class DatasetSource(FrozenModel):
     """One LeRobot v3 dataset. What is not given is taken from the dataset itself."""
 
@@ -23,6 +34,7 @@ class DatasetSource(FrozenModel):
     name: str | None = Field(default=None, description="name in the build; default: the folder's name")
     embodiment: str | None = Field(default=None, description="known embodiment or the path of its YAML file")
     task: str | None = Field(default=None, description="task name of every episode")
+    features: FeatureNames = FeatureNames()
 
 
 class Fractions(FrozenModel):
@@ -72,7 +84,9 @@ class SplitsConfig(FrozenModel):
     workers: int = Field(
         default=1, ge=1, description="threads that decode and encode; no effect on the result"
     )
-    memory: float = Field(default=2, ge=0.25, description="GB that indexing may use; beyond, it spills to disk")
+    memory: float = Field(
+        default=2, ge=0.25, description="GB that indexing may use; beyond, it spills to disk"
+    )
     engine: EngineName = Field(default="local", description="where the work runs; no effect on the result")
     ray_address: str | None = Field(
         default=None, description="cluster for the engine 'ray'; default: RAY_ADDRESS, else one started here"

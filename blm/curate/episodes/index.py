@@ -1,7 +1,7 @@
 """Index a LeRobot v3 dataset: one Arrow row per episode, with what our own columns or the dataset itself tell.
 
-Works on datasets recorded by blm (whose `meta/episodes` hold `blm/…` columns) and on stock ones of a known robot:
-there the embodiment comes from the axis names, the task from the wording of the instruction, and success from
+Works on datasets recorded by blm (whose `meta/episodes` hold `blm/…` columns) and on stock ones: there the embodiment
+comes from the axis names or from the dataset itself, the task from the wording of the instruction, and success from
 `next.success`, or is 'unknown'.
 """
 
@@ -16,13 +16,12 @@ import pyarrow as pa
 
 from blm.curate.episodes.config import DatasetSource
 from blm.curate.episodes.facts import episode_facts
+from blm.curate.episodes.features import infer_features
 from blm.curate.episodes.frame_batches import DEFAULT_RESOURCES, Resources, frame_batches
-from blm.curate.episodes.frames import Columns, no_frames, time_column
+from blm.curate.episodes.frames import Columns, no_frames
 from blm.curate.episodes.instructions import contradictions, normalised_instruction, task_of_instruction
 from blm.curate.episodes.lerobot_files import (
     CameraStream,
-    camera_streams,
-    feature_names,
     file_digests,
     file_of_episode,
     fingerprint,
@@ -32,15 +31,11 @@ from blm.curate.episodes.lerobot_files import (
 )
 from blm.curate.episodes.object_starts import OBJECT_STARTS, object_starts
 from blm.curate.shards import safe_key
-from blm.schemas.embodiment import Embodiment, embodiment_names, load_embodiment
+from blm.schemas.embodiment import Embodiment
 from blm.schemas.episode import (
-    ACTION,
     EPISODE_METADATA_PREFIX,
-    STATE,
-    SUBTASK_INDEX,
-    SUCCESS,
 )
-from blm.schemas.errors import ConfigError, DatasetError
+from blm.schemas.errors import ConfigError
 
 _RECORDED_FACTS = ("embodiment", "task", "seed", "operator", "success")
 """Those of `EpisodeMetadata` that the index takes over where a dataset has them."""
@@ -93,15 +88,8 @@ def index_dataset(
     root = source.path
     info = read_info(root)
     meta = read_episode_metadata(root)
-    embodiment = _embodiment(source, info, meta)
-    columns = Columns(
-        state=_axis_columns(root, info, STATE, embodiment),
-        action=_axis_columns(root, info, ACTION, embodiment),
-        subtask=SUBTASK_INDEX in info["features"],
-        success=SUCCESS in info["features"],
-        time=time_column(info["features"]),
-    )
-    streams = camera_streams(root, info, cameras)
+    features = infer_features(source, info, meta, cameras, resources)
+    embodiment, columns, streams = features.embodiment, features.columns, features.cameras
     rate_hz = float(info["fps"])
     rows = [_episode_row(row, root, info, streams, source, embodiment) for row in meta.to_pylist()]
     facts, unreadable = _all_facts(rows, columns, embodiment, rate_hz, idle_speed, resources)
@@ -147,51 +135,6 @@ def dataset_names(sources: Sequence[DatasetSource]) -> list[str]:
 def _name_of_depth(source: DatasetSource, depth: int) -> str:
     parts = [part for part in source.path.resolve().parts if part != source.path.anchor]
     return safe_key(source.name or "-".join(parts[-depth:]))
-
-
-def _embodiment(source: DatasetSource, info: dict[str, Any], meta: pa.Table) -> Embodiment:
-    if source.embodiment is not None:
-        return load_embodiment(source.embodiment)
-    column = EPISODE_METADATA_PREFIX + "embodiment"
-    if column in meta.column_names:
-        recorded = sorted({name for name in meta[column].to_pylist() if name})
-        if len(recorded) > 1:
-            raise DatasetError(
-                f"{source.path} mixes embodiments: {', '.join(recorded)}.", "Keep one dataset per embodiment."
-            )
-        if recorded and recorded[0] in embodiment_names():
-            return load_embodiment(recorded[0])
-    return _embodiment_from_axes(source.path, info)
-
-
-def _embodiment_from_axes(root: Path, info: dict[str, Any]) -> Embodiment:
-    axes = {_axis(name) for name in feature_names(info, ACTION)}
-    fitting = [one for one in map(load_embodiment, embodiment_names()) if set(one.axis_names) == axes]
-    robot_type = info.get("robot_type")
-    named = [one for one in fitting if robot_type in (one.name, one.driver)]
-    if len(fitting) == 1 or named:
-        return (named or fitting)[0]
-    which = "fit several embodiments" if fitting else "fit no known embodiment"
-    raise DatasetError(
-        f"{root}: the action's axes ({', '.join(sorted(axes)) or 'unnamed'}) {which}.",
-        f"Name the dataset's `embodiment` in splits.yaml: one of {', '.join(embodiment_names())}, or a YAML file.",
-    )
-
-
-def _axis(name: str) -> str:
-    return name if name.endswith(".pos") else f"{name}.pos"
-
-
-def _axis_columns(root: Path, info: dict[str, Any], feature: str, embodiment: Embodiment) -> tuple[int, ...]:
-    """Which column of a vector is which axis of the embodiment."""
-    names = [_axis(name) for name in feature_names(info, feature)]
-    if missing := [axis for axis in embodiment.axis_names if axis not in names]:
-        raise DatasetError(
-            f"{root}: '{feature}' has no axis {', '.join(missing)} of embodiment '{embodiment.name}'; "
-            f"it has: {', '.join(names) or 'no names'}.",
-            "Name the right `embodiment` for this dataset in splits.yaml.",
-        )
-    return tuple(names.index(axis) for axis in embodiment.axis_names)
 
 
 def _episode_row(

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blm.curate.shards import file_sha256
-from blm.schemas.episode import ACTION, IMAGE_PREFIX, STATE, SUBTASKS_FILE
+from blm.schemas.episode import IMAGE_PREFIX, SUBTASKS_FILE
 from blm.schemas.errors import DatasetError
 
 SUPPORTED_VERSION = "v3."
@@ -32,7 +33,7 @@ class CameraStream:
 
 
 def read_info(root: Path) -> dict[str, Any]:
-    """`meta/info.json`, with a supported version, a rate, and the features of states and actions.
+    """`meta/info.json`, with a supported version, a rate, and descriptions of features.
 
     Raises:
         DatasetError: the file is missing, broken, or of another version.
@@ -43,12 +44,15 @@ def read_info(root: Path) -> dict[str, Any]:
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
         version, rate, features = info["codebase_version"], info["fps"], info["features"]
-        for feature in (STATE, ACTION):
-            features[feature]["shape"]
-    except (ValueError, KeyError, TypeError) as error:
+        strange = [name for name, feature in features.items() if not _described(feature)]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(
             f"{path} is not readable or lacks {error}.", "Restore the file, or record again."
         ) from error
+    if strange:
+        raise DatasetError(
+            f"{path}: feature '{strange[0]}' has no type and shape that make sense.", "Mend the file."
+        )
     if not str(version).startswith(SUPPORTED_VERSION):
         raise DatasetError(
             f"{path}: LeRobot dataset version {version}; blm reads {SUPPORTED_VERSION}x.",
@@ -57,6 +61,18 @@ def read_info(root: Path) -> dict[str, Any]:
     if not isinstance(rate, int | float) or rate <= 0:
         raise DatasetError(f"{path}: fps is {rate!r}, which is not a rate in hertz.", "Mend the file.")
     return info
+
+
+def _described(feature: Mapping[str, Any]) -> bool:
+    """Whether a type and a shape are given, of images with three dimensions."""
+    shape, names = feature["shape"], feature.get("names")
+    return (
+        isinstance(feature["dtype"], str)
+        and isinstance(shape, list)
+        and all(isinstance(size, int) and 0 < size < 2**31 for size in shape)
+        and (feature["dtype"] not in ("video", "image") or len(shape) == 3)
+        and (names is None or isinstance(names, list | dict))
+    )
 
 
 def read_episode_metadata(root: Path) -> pa.Table:
@@ -88,38 +104,64 @@ def feature_names(info: dict[str, Any], feature: str) -> list[str]:
     names = info["features"][feature].get("names") or []
     if isinstance(names, dict):
         names = next(iter(names.values()), [])
-    return [str(name) for name in names]
+    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def camera_streams(
-    root: Path, info: dict[str, Any], wanted: Sequence[str] | None
+    root: Path,
+    info: dict[str, Any],
+    wanted: Sequence[str] | None,
+    given: Mapping[str, str] | None = None,
 ) -> tuple[CameraStream, ...]:
     """The dataset's cameras by name, or the wanted ones in the order asked for.
+
+    Args:
+        given: name → feature, instead of the names that follow from the features'.
 
     Raises:
         DatasetError: a wanted camera is absent, names clash, or images are not stored as video.
     """
-    found: dict[str, CameraStream] = {}
-    for key, feature in info["features"].items():
-        if not key.startswith(IMAGE_PREFIX):
-            continue
-        name = re.sub(r"[^a-z0-9_]+", "_", key.removeprefix(IMAGE_PREFIX).lower())
-        if feature["dtype"] != "video":
-            raise DatasetError(
-                f"{root}: camera '{name}' is stored as single images.", "Convert the dataset to video first."
-            )
-        if name in found or name in ("state", "action", "subtask"):
-            raise DatasetError(f"{root}: camera name '{name}' is taken.", "Rename the camera in the dataset.")
-        height, width = feature["shape"][:2]
-        if feature.get("names") and feature["names"][0] == "channels":
-            height, width = feature["shape"][1:]
-        found[name] = CameraStream(name, key, width, height)
-    if absent := [name for name in wanted or () if name not in found]:
+    images = {key: one for key, one in info["features"].items() if one["dtype"] in ("video", "image")}
+    named = given or {_camera_name(key): key for key in images}
+    if given is None and len(named) < len(images):
         raise DatasetError(
-            f"{root}: camera '{absent[0]}' not found; this dataset has: {', '.join(found) or 'none'}.",
+            f"{root}: several of {', '.join(images)} would be called the same.",
+            "Name them in splits.yaml under this dataset: `features: {cameras: {NAME: FEATURE}}`.",
+        )
+    if absent := [key for key in named.values() if key not in images]:
+        raise DatasetError(
+            f"{root}: '{absent[0]}' is not a camera; this dataset has: {', '.join(images) or 'none'}.",
+            "Choose among these under `features: {cameras: …}`.",
+        )
+    if absent := [name for name in wanted or () if name not in named]:
+        raise DatasetError(
+            f"{root}: camera '{absent[0]}' not found; this dataset has: {', '.join(named) or 'none'}.",
             "Choose among these with `cameras`.",
         )
-    return tuple(found[name] for name in wanted or sorted(found))
+    return tuple(_camera_stream(root, name, named[name], images) for name in wanted or sorted(named))
+
+
+def _camera_name(feature: str) -> str:
+    name = feature.removeprefix(IMAGE_PREFIX) if feature.startswith(IMAGE_PREFIX) else feature.split(".")[-1]
+    return re.sub(r"[^a-z0-9_]+", "_", name.lower())
+
+
+def _camera_stream(root: Path, name: str, key: str, images: dict[str, Any]) -> CameraStream:
+    feature = images[key]
+    if feature["dtype"] != "video":
+        raise DatasetError(
+            f"{root}: camera '{name}' is stored as single images.", "Convert the dataset to video first."
+        )
+    if not re.fullmatch(r"[a-z0-9_]+", name) or name in ("state", "action", "subtask"):
+        raise DatasetError(
+            f"{root}: a camera cannot be called '{name}'.",
+            "Name it in splits.yaml under this dataset, `features: {cameras: {NAME: FEATURE}}`, in lower-case letters, "
+            "digits and '_'.",
+        )
+    height, width = feature["shape"][:2]
+    if feature.get("names") and feature["names"][0] in ("channels", "channel"):
+        height, width = feature["shape"][1:]
+    return CameraStream(name, key, width, height)
 
 
 def file_of_episode(root: Path, template: str, row: dict[str, Any], prefix: str, **more: str) -> str:
@@ -129,16 +171,27 @@ def file_of_episode(root: Path, template: str, row: dict[str, Any], prefix: str,
         DatasetError: the metadata do not say, or the template leads out of the dataset.
     """
     try:
-        numbers = {name: int(row[f"{prefix}/{name}"]) for name in ("chunk_index", "file_index")}
-        path = root / template.format(**numbers, **more)
+        chunk, file = (int(row[f"{prefix}/{name}"]) for name in ("chunk_index", "file_index"))
+        return _place(root, template, chunk, file, tuple(more.items()))
     except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise DatasetError(
             f"{root}: episode {row.get('episode_index')} does not say in which file it lies ({error}).",
             "Restore meta/episodes and meta/info.json, or record again.",
         ) from error
-    if not path.resolve().is_relative_to(root.resolve()):
+
+
+@lru_cache(maxsize=4096)
+def _place(root: Path, template: str, chunk: int, file: int, more: tuple[tuple[str, str], ...]) -> str:
+    """Asked for once per episode, and many episodes share a file."""
+    path = root / template.format(chunk_index=chunk, file_index=file, **dict(more))
+    if not path.resolve().is_relative_to(_resolved(root)):
         raise DatasetError(f"{root}: meta/info.json points outside the dataset, to {path}.", "Mend the file.")
     return str(path)
+
+
+@lru_cache(maxsize=16)
+def _resolved(root: Path) -> Path:
+    return root.resolve()
 
 
 def read_subtasks(root: Path) -> tuple[str, ...]:

@@ -159,9 +159,8 @@ def cut_episodes(root):
         path.write_bytes(path.read_bytes()[:-40])
 
 
-def strange_axes(root):
-    as_stock(root)
-    edit_info(root, lambda info: info["features"][ACTION].update(names=[f"tentacle_{i}" for i in range(6)]))
+def strange_shape(root):
+    edit_info(root, lambda info: info["features"][ACTION].update(shape=["six"]))
 
 
 def lead_outside(root):
@@ -174,10 +173,13 @@ def lead_outside(root):
         (remove_info, r"info\.json does not exist"),
         (break_info, r"info\.json is not readable"),
         (old_version, r"version v2\.1"),
-        (no_state, r"lacks 'observation\.state'"),
+        (
+            no_state,
+            r"which feature is the state: none is called 'observation\.state'; its vectors are: action \(6\)",
+        ),
         (lose_episodes, "meta/episodes holds no Parquet"),
         (cut_episodes, "meta/episodes is not readable"),
-        (strange_axes, "tentacle_0.pos.* fit no known embodiment"),
+        (strange_shape, "feature 'action' has no type and shape that make sense"),
         (lead_outside, "points outside"),
     ],
 )
