@@ -15,6 +15,9 @@ from blm.schemas.embodiment import Embodiment
 PENETRATION_M = 1e-3
 """Overlap that does not count: contact geometry is only as exact as this."""
 CLEARANCE_M = 0.004
+"""Kept from objects by motions through open space."""
+WIDE_CLEARANCE_M = 0.012
+"""Kept from objects, where there is room, by ways found by sampling, whose corners are still to be rounded."""
 ENVIRONMENT = "table"
 
 
@@ -22,8 +25,9 @@ class CollisionChecker:
     """Which bodies would touch if the robot stood in a configuration (A,) (model coordinates of every axis).
 
     Contacts that are there in the reference configuration (a base on its table) and contacts inside the gripper
-    (closed fingers) do not count. Objects stay where `update` found them, except one that is held: it moves with
-    the tool. `objects` maps their names to the names of their bodies.
+    (closed fingers) do not count. Objects are all bodies but the robot's and the world's; `objects` maps the names
+    of the task's to the names of their bodies. They stay where `update` found them, except one that is held: it
+    moves with the tool.
     """
 
     def __init__(
@@ -34,11 +38,11 @@ class CollisionChecker:
         self._data = mujoco.MjData(self._model)
         self._scene_qpos = self._data.qpos.copy()
         self._joints = JointMap.of(self._model, embodiment)
-        self._of_object = np.isin(self._model.geom_bodyid, list(self._objects))
-        self._model.geom_margin[self._of_object] = CLEARANCE_M
         self._tool = self._model.site("tool").id
         base, hand = self._model.body("base").id, self._model.body("hand").id
         self._robot = _bodies_below(self._model, base)
+        self._of_object = ~np.isin(self._model.geom_bodyid, [0, *self._robot])
+        self._model.geom_margin[self._of_object] = WIDE_CLEARANCE_M
         self._gripper = _bodies_below(self._model, hand)
         self._ignored: frozenset[tuple[int, int]] = frozenset()
         self._held: tuple[int, int, Pose] | None = None
@@ -69,26 +73,32 @@ class CollisionChecker:
         self._held = (body, int(self._model.jnt_qposadr[self._model.body_jntadr[body]]), grasp)
 
     def cause(
-        self, configuration: np.ndarray, may_touch: frozenset[str] = frozenset(), clear: bool = False
+        self,
+        configuration: np.ndarray,
+        may_touch: frozenset[str] = frozenset(),
+        clearance_m: float = -PENETRATION_M,
     ) -> str | None:
         """What collides, e.g. 'left_finger with cube'; None if nothing does.
 
-        `may_touch`: objects that the gripper (and a held object) may touch; 'table' allows the table too. With
-        `clear`, coming within `CLEARANCE_M` of an object counts too.
+        `may_touch`: objects that the gripper (and a held object) may touch; 'table' allows the table too. Coming
+        within `clearance_m`, at most `WIDE_CLEARANCE_M`, of an object counts; the table may be neared.
         """
         self.checks += 1
         self._place(configuration)
-        for pair in self._touching_bodies(clear):
+        for pair in self._touching_bodies(clearance_m):
             if pair not in self._ignored and not self._allowed(pair, may_touch):
                 return " with ".join(self._name(body) for body in pair)
         return None
 
     def first_collision(
-        self, configurations: np.ndarray, may_touch: frozenset[str] = frozenset(), clear: bool = False
+        self,
+        configurations: np.ndarray,
+        may_touch: frozenset[str] = frozenset(),
+        clearance_m: float = -PENETRATION_M,
     ) -> str | None:
         """The first cause along configurations (N, A); None if all are free."""
         for configuration in configurations:
-            if cause := self.cause(configuration, may_touch, clear):
+            if cause := self.cause(configuration, may_touch, clearance_m):
                 return cause
         return None
 
@@ -104,11 +114,10 @@ class CollisionChecker:
             mujoco.mj_kinematics(self._model, self._data)
         mujoco.mj_collision(self._model, self._data)
 
-    def _touching_bodies(self, clear: bool = False) -> list[tuple[int, int]]:
+    def _touching_bodies(self, clearance_m: float = -PENETRATION_M) -> list[tuple[int, int]]:
         contact = self._data.contact
-        near = CLEARANCE_M if clear else -PENETRATION_M
         objects = self._of_object[contact.geom].any(axis=1)
-        counts = contact.dist < np.where(objects, near, -PENETRATION_M)
+        counts = contact.dist < np.where(objects, clearance_m, -PENETRATION_M)
         bodies = self._model.geom_bodyid[contact.geom[counts]]
         return [(int(min(a, b)), int(max(a, b))) for a, b in bodies]
 

@@ -11,7 +11,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from blm.collect.planning.collision import CollisionChecker
+from blm.collect.planning.collision import (
+    CLEARANCE_M,
+    PENETRATION_M,
+    WIDE_CLEARANCE_M,
+    CollisionChecker,
+)
 from blm.collect.planning.failure import Failure, FailureCause
 from blm.collect.planning.kinematics import Kinematics
 from blm.collect.planning.path import joint_paces, smooth
@@ -27,6 +32,8 @@ _STRAIGHT_STEP_M = 0.01
 _STRAIGHT_STEP_RAD = 0.1
 _CHECK_STEP = 0.04
 _RAISES_M = (0.05, 0.1)
+_CAREFUL = 1.5
+"""How much slower to go close by obstacles, where a servo's error matters."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +56,26 @@ class InfeasibleError(PlanningError):
 
 @dataclass(frozen=True)
 class _Leg:
-    """One primitive's part of a path: points (n, A) from where the one before ended, with their paces (n − 1,)."""
+    """One primitive's part of a path: points (n, A) from where the one before ended, with their paces (n − 1,).
+
+    `cornered`: it has corners of its own that want rounding.
+    """
 
     primitive: Primitive
     points: np.ndarray
     paces: np.ndarray
+    cornered: bool = False
 
 
 class MotionPlanner:
-    """Turns decompositions into motions for one robot in one scene."""
+    """Turns decompositions into motions for one robot in one scene.
+
+    Attributes:
+        rejected_targets: targets that turned out to be infeasible so far.
+        searches_left: how many more searches by sampling may be made; 0 at first.
+        sampled_paths: how many ways of the last plan they found.
+        blocked_ways: how often nothing simpler led to a free configuration so far.
+    """
 
     def __init__(
         self,
@@ -72,7 +90,7 @@ class MotionPlanner:
         self._embodiment = kinematics.embodiment
         self._servos = servos
         self._limits = Limits.of(self._embodiment)
-        self.rejected_targets = 0
+        self.rejected_targets = self.sampled_paths = self.searches_left = self.blocked_ways = 0
 
     def plan(
         self, decomposition: Sequence[Primitive], start: np.ndarray, variation: Variation
@@ -83,6 +101,7 @@ class MotionPlanner:
             InfeasibleError: no target of some primitive can be reached, or not without a collision.
         """
         self._checker.restart()
+        self.sampled_paths = 0
         groups: list[list[_Leg]] = [[]]
         here = start
         for index, primitive in enumerate(decomposition):
@@ -144,20 +163,70 @@ class MotionPlanner:
         cause = self._checker.cause(end, primitive.may_touch)
         if cause is not None:
             return cause
-        for points in self._ways_around(here, end, primitive):
-            points = _dense(points)
+        for way in self._ways_around(here, end, primitive):
+            points = _dense(way)
             if variation is not None:
                 points = points + _bow(len(points)) * variation.bow
                 points = self._kinematics.clip(points)
             cause = self._checker.first_collision(points[1:], primitive.may_touch)
             if cause is None:
-                return _Leg(primitive, points, joint_paces(points, self._limits.velocity))
-        return cause
+                return _Leg(primitive, points, joint_paces(points, self._limits.velocity), len(way) > 2)
+        self.blocked_ways += primitive.free
+        return self._searched(here, end, primitive) or cause
+
+    def _searched(self, here: np.ndarray, end: np.ndarray, primitive: Primitive) -> _Leg | None:
+        """A way from `here` to `end` found by sampling, where that is asked for, allowed, and successful.
+
+        Objects are kept clear of where both ends do so, since that is what the motion will be held to.
+        """
+        if not primitive.free or self.searches_left <= 0:
+            return None
+        from blm.collect.planning.sampling import way_around
+
+        self.searches_left -= 1
+        arm, touch = list(self._embodiment.arm_indices), primitive.may_touch
+        whole = here if self._opening(here) > self._opening(end) else end
+        whole = whole.copy()
+        ends = (here[arm], end[arm])
+
+        def configuration(joints: np.ndarray) -> np.ndarray:
+            whole[arm] = joints
+            return whole
+
+        clearance = -PENETRATION_M
+        for wanted in (CLEARANCE_M, WIDE_CLEARANCE_M):
+            if all(self._checker.cause(configuration(joints), touch, wanted) is None for joints in ends):
+                clearance = wanted
+        way = way_around(
+            *ends,
+            bounds=(self._kinematics.lower[arm], self._kinematics.upper[arm]),
+            free=lambda joints: self._checker.cause(configuration(joints), touch, clearance) is None,
+            seed=int(self._generator.integers(1, 2**31)),
+        )
+        if way is None:
+            return None
+        points = np.repeat(here[None], len(way), axis=0)
+        points[:, arm] = way
+        shares = np.linalg.norm(np.diff(way, axis=0), axis=1).cumsum()
+        gripper = self._embodiment.gripper_index
+        points[1:, gripper] += (end - here)[gripper] * shares / max(shares[-1], 1e-9)
+        points = _dense(points)
+        if self._checker.first_collision(points[1:], touch) is not None:
+            return None
+        self.sampled_paths += 1
+        paces = _CAREFUL * joint_paces(points, self._limits.velocity)
+        return _Leg(primitive, points, paces, cornered=True)
+
+    def _opening(self, configuration: np.ndarray) -> float:
+        """How far the gripper is open, 0 (closed) to 1."""
+        gripper, index = self._embodiment.gripper, self._embodiment.gripper_index
+        value = self._embodiment.from_model(configuration)[index]
+        return float((value - gripper.closed) / (gripper.open - gripper.closed))
 
     def _ways_around(self, here: np.ndarray, end: np.ndarray, primitive: Primitive):
         """Polylines (m, A) from `here` to `end` to try in turn: direct, then over raised points.
 
-        A sampling planner (OMPL's RRT-Connect, say) would add its path here as the last resort.
+        `_searched` looks further, for what these cannot pass.
         """
         yield np.stack([here, end])
         if not primitive.free:
@@ -178,7 +247,8 @@ class MotionPlanner:
         """Smooth, time and check a run of legs; with less rounding if the arm would touch something."""
         points, paces, at_least = _joined(legs)
         rate, cause = self._embodiment.control_rate_hz, ""
-        for blend in _BLENDS_S if len(legs) > 1 else (0.0,):
+        cornered = len(legs) > 1 or legs[0].cornered
+        for blend in _BLENDS_S if cornered else (0.0,):
             path = smooth(points, paces, self._limits.acceleration, blend)
             sampled = path.at(progress_at_rate(path, self._limits, rate, variation.speed, at_least))
             stages = np.clip(np.ceil(sampled[:, -1] - 1e-6).astype(int) - 1, 0, len(legs) - 1)
@@ -211,7 +281,8 @@ class MotionPlanner:
             if stage != entered:
                 self._enter(primitive)
                 entered = stage
-            if cause := self._checker.cause(place, primitive.may_touch, clear=primitive.free):
+            clearance = CLEARANCE_M if primitive.free else -PENETRATION_M
+            if cause := self._checker.cause(place, primitive.may_touch, clearance):
                 return cause
         return None
 

@@ -2,7 +2,7 @@
 
 A path is a polyline of configurations (model coordinates of every axis) whose corners are rounded, turned into a
 uniform cubic B-spline. Its second derivative is continuous, so that a jerk-limited progress along it is jerk-limited
-in every axis. A sampling planner for cluttered scenes would slot in at `ways_around`, which proposes polylines.
+in every axis.
 """
 
 from __future__ import annotations

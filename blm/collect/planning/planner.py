@@ -25,6 +25,8 @@ from blm.schemas.rollout import Command, EpisodeStart, Observation
 MAX_DECOMPOSITIONS = 60
 MAX_IK_SOLVES = 2500
 """Budget of one plan, most of a second; a usual plan takes 30 to 400."""
+MAX_SEARCHES = 8
+"""Searches by sampling in one plan, made only after everything simpler has failed."""
 MAX_RECOVERIES = 3
 SETTLE_S = 0.75
 SUCCESS_TICKS = 3
@@ -47,9 +49,7 @@ class PlannerAgent:
         self._embodiment = environment.embodiment
         self._skill = find_skill(environment.task.name)
         self._kinematics = Kinematics(environment.model, self._embodiment)
-        bodies = {
-            name: object_element(name) for name in (*environment.task.objects, *environment.obstacles)
-        }
+        bodies = {name: object_element(name) for name in (*environment.task.objects, *environment.obstacles)}
         self._checker = CollisionChecker(environment.model, self._embodiment, bodies)
         self._servos = Servos.of(environment.model, self._embodiment)
         self._gripper = gripper_shape(environment.model, self._embodiment)
@@ -86,6 +86,7 @@ class PlannerAgent:
             "ik_solves": self._kinematics.solves,
             "resampled_poses": self._resampled,
             "collision_checks": self._checker.checks,
+            "sampled_paths": self._sampled,
             "path_length_rad": round(self._length, 4),
             "planned_time_s": round(self._planned_ticks / self._embodiment.control_rate_hz, 3),
             "recoveries": self._recoveries,
@@ -95,7 +96,7 @@ class PlannerAgent:
 
     def _begin(self) -> None:
         self._kinematics.solves = self._checker.checks = 0
-        self._resampled = self._recoveries = self._planned_ticks = 0
+        self._resampled = self._sampled = self._recoveries = self._planned_ticks = 0
         self._length = 0.0
         self._failure: Failure | None = None
         self._motions: list[Motion] = []
@@ -114,28 +115,51 @@ class PlannerAgent:
         planner = MotionPlanner(self._kinematics, self._checker, self._servos, self._generator)
         away = [self._backing_away(scene)] if leaving else []
         failure: InfeasibleError | None = None
+        for searches in (0, MAX_SEARCHES):
+            if searches and not planner.blocked_ways:
+                break
+            planner.searches_left = searches
+            try:
+                self._motions = self._first_feasible(planner, scene, variation, away, start)
+            except InfeasibleError as cause:
+                failure = failure or cause
+                continue
+            self._count(planner)
+            return
+        assert failure is not None
+        self._failure = failure.failure
+        raise PlanningError(
+            f"no feasible plan for task '{self._environment.task.name}' with '{self._embodiment.name}': {failure}",
+            "Bring the objects nearer, or use an arm with more reach.",
+        )
+
+    def _first_feasible(
+        self,
+        planner: MotionPlanner,
+        scene: Scene,
+        variation: Variation,
+        away: list[Primitive],
+        start: np.ndarray,
+    ) -> list[Motion]:
+        """The motions of the first decomposition that is feasible; raises InfeasibleError of the preferred one."""
+        failure = InfeasibleError("plan", Failure(FailureCause.NO_IK_SOLUTION, "the skill proposed nothing"))
         budget = self._kinematics.solves + MAX_IK_SOLVES
-        for decomposition in islice(self._skill(scene, variation), MAX_DECOMPOSITIONS):
+        for index, decomposition in enumerate(islice(self._skill(scene, variation), MAX_DECOMPOSITIONS)):
             if self._kinematics.solves > budget:
                 break
             try:
-                self._motions = planner.plan([*away, *decomposition], start, variation)
+                return planner.plan([*away, *decomposition], start, variation)
             except InfeasibleError as cause:
-                failure = failure or cause
+                failure = cause if index == 0 else failure
                 self._resampled += 1
-                continue
-            self._resampled += planner.rejected_targets
-            self._length += sum(motion.length_rad for motion in self._motions)
-            self._planned_ticks += sum(len(motion.commands) for motion in self._motions)
-            return
-        self._failure = (
-            failure.failure if failure else Failure(FailureCause.NO_IK_SOLUTION, "no decomposition")
-        )
-        raise PlanningError(
-            f"no feasible plan for task '{self._environment.task.name}' with '{self._embodiment.name}': "
-            f"{failure or 'the skill proposed nothing'}",
-            "Bring the objects nearer, or use an arm with more reach.",
-        )
+        raise failure
+
+    def _count(self, planner: MotionPlanner) -> None:
+        """Add up what the plan just made took."""
+        self._resampled += planner.rejected_targets
+        self._sampled += planner.sampled_paths
+        self._length += sum(motion.length_rad for motion in self._motions)
+        self._planned_ticks += sum(len(motion.commands) for motion in self._motions)
 
     def _next_motion(self, observation: Observation) -> None:
         """Judge the motion just finished and take the next one, from a new plan if it failed."""

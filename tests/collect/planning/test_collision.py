@@ -42,7 +42,7 @@ def _above_cube(world, kinematics, height: float) -> np.ndarray:
 
 def test_home_is_free(checker, kinematics):
     assert checker.cause(kinematics.home) is None
-    assert checker.cause(kinematics.home, clear=True) is None
+    assert checker.cause(kinematics.home, clearance_m=CLEARANCE_M) is None
 
 
 def test_driving_into_the_table_is_named(checker, kinematics, world):
@@ -63,7 +63,7 @@ def test_clearance_counts_only_when_asked(checker, kinematics, world):
         for height in np.arange(0.02, 0.04, 0.0005).tolist():
             near = _above_cube(world, kinematics, height)
             near[world.embodiment.gripper_index] = kinematics.lower[world.embodiment.gripper_index]
-            if checker.cause(near, clear=clear) is None:
+            if checker.cause(near, clearance_m=CLEARANCE_M if clear else 0.0) is None:
                 return height
         raise AssertionError("never free")
 
@@ -87,9 +87,11 @@ def test_what_was_held_stays_where_it_was_let_go_until_a_restart(checker, kinema
     checker.hold("cube", Pose(np.zeros(3), np.eye(3)))
     checker.cause(away)
     checker.hold(None)
-    assert checker.cause(grip, clear=True) is None or "cube" not in (checker.cause(grip, clear=True) or "")
+    assert checker.cause(grip, clearance_m=CLEARANCE_M) is None or "cube" not in (
+        checker.cause(grip, clearance_m=CLEARANCE_M) or ""
+    )
     checker.restart()
-    assert "cube" in (checker.cause(grip, clear=True) or "")
+    assert "cube" in (checker.cause(grip, clearance_m=CLEARANCE_M) or "")
 
 
 def test_the_live_state_is_left_alone(checker, kinematics, world):

@@ -91,6 +91,7 @@ def test_metrics_are_json_ready_and_complete():
         "ik_solves",
         "resampled_poses",
         "collision_checks",
+        "sampled_paths",
         "path_length_rad",
         "planned_time_s",
         "recoveries",
