@@ -112,4 +112,4 @@ def test_image_size_of_all_cameras_changes_in_a_copy():
 def test_a_torque_that_is_not_known_sets_no_limit(so100_content):
     del so100_content["axes"][2]["max_torque"]
     limits = validate(Embodiment, so100_content, "so100").torque_limits()
-    assert np.array_equal(limits, [2.94, 2.94, np.inf, 2.94, 2.94, 2.94])
+    assert np.array_equal(limits, [2.94, 2.94, np.inf, 2.94, 2.94, 0.735])

@@ -43,10 +43,11 @@ PUBLISHED: Mapping[str, Published] = {
             "wrist_roll": (-3.14158, 3.14158),
             "gripper": (-0.2, 2.0),
         },
-        # Feetech STS3215 at 12 V: 30 kg·cm. No clamping force is published: torque over the 62 mm to the jaw's pad.
-        torques=(2.94,) * 6,
+        # Feetech STS3215 at 12 V: 30 kg·cm at stall. LeRobot's so_follower lets the jaw's servo sink to 25 % of it when
+        # it stalls. No clamping force is published: that torque over the 62 mm to the jaw's pad.
+        torques=(2.94,) * 5 + (0.735,),
         payload_kg=None,
-        grip_n=2.94 / 0.062,
+        grip_n=0.735 / 0.062,
         gripper="gripper",
         open=1.0,
         closed=-0.2,
