@@ -70,6 +70,14 @@ ModelsOption = Annotated[
     str, typer.Option(help="Robot models: own (shipped), or menagerie (vendor meshes you have).")
 ]
 
+VarietyOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME,…",
+        help="What varies between episodes: all, none, or some of lighting, colours, cameras, distractors.",
+    ),
+]
+
 
 def _show_version(wanted: bool) -> None:
     if wanted:
@@ -219,6 +227,7 @@ def collect(
     image_size: ImageSize = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes; the dataset does not depend on it.")] = 1,
     models: ModelsOption = "own",
+    variety: VarietyOption = "none",
     as_json: JsonOption = False,
 ) -> None:
     """Record demonstrations into a LeRobot dataset.
@@ -232,6 +241,7 @@ def collect(
         return
     from blm.collect.attempts import CollectConfig
     from blm.collect.session import collect as run
+    from blm.collect.sim.variety import Variety
 
     config = _checked(
         CollectConfig,
@@ -246,6 +256,7 @@ def collect(
         image_size=image_size,
         workers=workers,
         models=models,
+        variety=Variety.parse(variety),
     )
     with _progress_bar(as_json) as progress:
         summary = run(config, progress)
@@ -295,6 +306,7 @@ def collect_suite(
     keep_failures: KeepFailures = False,
     image_size: ImageSize = None,
     models: ModelsOption = "own",
+    variety: VarietyOption = "none",
     as_json: JsonOption = False,
 ) -> None:
     """Record every robot at every task in simulation: a dataset per robot, and a report.
@@ -304,6 +316,7 @@ def collect_suite(
 
     Example: blm collect suite --robots all --tasks all --episodes 100 --workers 2 --output recordings/suite
     """
+    from blm.collect.sim.variety import Variety
     from blm.collect.suite import SuiteConfig
     from blm.collect.suite import collect_suite as run
 
@@ -320,6 +333,7 @@ def collect_suite(
         keep_failures=keep_failures,
         image_size=image_size,
         models=models,
+        variety=Variety.parse(variety),
     )
     with _progress_bar(as_json) as progress:
         summary = run(config, progress)

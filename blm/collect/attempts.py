@@ -26,6 +26,7 @@ from pydantic import Field
 
 from blm.collect.recorder import EpisodeCapture, Recorded, episode_metadata
 from blm.collect.rollout import AGENT_FAILED, run_episode
+from blm.collect.sim.variety import Variety
 from blm.collect.video import VideoConfig
 from blm.schemas.embodiment import Embodiment, load_embodiment
 from blm.schemas.errors import SimulationError
@@ -58,6 +59,7 @@ class CollectSettings(FrozenModel):
     image_size: int | None = Field(default=None, ge=32, le=4096)
     workers: int = Field(default=1, ge=1)
     models: str = "own"
+    variety: Variety = Variety()
     attempts_per_episode: int = Field(default=5, ge=1)
     video: VideoConfig = VideoConfig()
 
@@ -85,7 +87,9 @@ def open_simulation(config: CollectConfig) -> tuple[Environment, Agent]:
 
     embodiment = config.embodiment()
     task = load_task(config.task, embodiment.name)
-    environment = SimulatedEnvironment(embodiment, task, models=config.models, render=config.record)
+    environment = SimulatedEnvironment(
+        embodiment, task, models=config.models, render=config.record, variety=config.variety
+    )
     return environment, PlannerAgent(environment)
 
 

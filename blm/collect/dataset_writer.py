@@ -43,7 +43,8 @@ from blm.schemas.episode import (
 )
 from blm.schemas.errors import DatasetError, OutputExistsError
 
-RECORDING_VERSION = 1
+RECORDING_VERSION = 2
+"""1: two object slots, no contacts of the gripper. Readers take both; a recording is continued as it was begun."""
 STAGING_FOLDER = ".staging"
 LOCK_FILE = ".lock"
 
@@ -51,11 +52,14 @@ LOCK_FILE = ".lock"
 class DatasetWriter:
     """One dataset being written; made by `create` or `resume`, ended by `close`."""
 
-    def __init__(self, root: Path, embodiment: Embodiment, simulated: bool, video: VideoConfig) -> None:
+    def __init__(
+        self, root: Path, embodiment: Embodiment, simulated: bool, video: VideoConfig, variety: str
+    ) -> None:
         self.root = root
         self.embodiment = embodiment
         self.simulated = simulated
         self.video = video
+        self.variety = variety
         self.fps = whole_rate(embodiment)
         self.episodes = 0
         self.frames = 0
@@ -69,7 +73,13 @@ class DatasetWriter:
 
     @classmethod
     def create(
-        cls, root: Path, embodiment: Embodiment, *, simulated: bool = True, video: VideoConfig | None = None
+        cls,
+        root: Path,
+        embodiment: Embodiment,
+        *,
+        simulated: bool = True,
+        video: VideoConfig | None = None,
+        variety: str = "none",
     ) -> Self:
         """Begin an empty dataset in `root`, which must be absent or an empty folder.
 
@@ -81,14 +91,20 @@ class DatasetWriter:
                 f"{root} exists already.",
                 "Choose another --output, or add --resume to continue this dataset.",
             )
-        writer = cls(root, embodiment, simulated, video or VideoConfig())
+        writer = cls(root, embodiment, simulated, video or VideoConfig(), variety)
         files.write_json(root / RECORDING_FILE, writer._recording())
         writer._write_info()
         return writer
 
     @classmethod
     def resume(
-        cls, root: Path, embodiment: Embodiment, *, simulated: bool = True, video: VideoConfig | None = None
+        cls,
+        root: Path,
+        embodiment: Embodiment,
+        *,
+        simulated: bool = True,
+        video: VideoConfig | None = None,
+        variety: str = "none",
     ) -> Self:
         """Continue the dataset in `root`: sweep what an unfinished episode left, bring the metadata up to date.
 
@@ -100,7 +116,7 @@ class DatasetWriter:
             raise DatasetError(
                 f"{root} holds no dataset recorded by blm.", "Leave --resume away to start one."
             )
-        writer = cls(root, embodiment, simulated, video or VideoConfig())
+        writer = cls(root, embodiment, simulated, video or VideoConfig(), variety)
         try:
             writer._check_same_recording()
             writer._load()
@@ -261,6 +277,7 @@ class DatasetWriter:
             "version": RECORDING_VERSION,
             "software": __version__,
             "simulated": self.simulated,
+            "variety": self.variety,
             "video": self.video.model_dump(mode="json"),
             "embodiment": self.embodiment.model_dump(mode="json"),
         }

@@ -101,15 +101,18 @@ class Recorder:
         keep_failures: bool = False,
         resume: bool = False,
         video: VideoConfig | None = None,
+        variety: str = "none",
     ) -> None:
         """Create the dataset in `root`, or take it up again with `resume`.
+
+        `variety` is noted: what varied between episodes, as `Variety.parse` reads it.
 
         Raises:
             OutputExistsError: `root` holds something and `resume` is false, or another process writes there.
             DatasetError: with `resume`, there is no dataset or it was recorded differently.
         """
         opened = DatasetWriter.resume if resume else DatasetWriter.create
-        self.writer = opened(root, embodiment, simulated=simulated, video=video)
+        self.writer = opened(root, embodiment, simulated=simulated, video=video, variety=variety)
         self._capture = EpisodeCapture(
             root / STAGING_FOLDER / "episode",
             embodiment,

@@ -85,7 +85,9 @@ def collect(
     embodiment = config.embodiment()
     task = load_task(config.task, embodiment.name).name
     resume = config.resume and (config.output / RECORDING_FILE).is_file()
-    with Recorder(config.output, embodiment, resume=resume, video=config.video) as recorder:
+    with Recorder(
+        config.output, embodiment, resume=resume, video=config.video, variety=str(config.variety)
+    ) as recorder:
         session = _Session(config, task, recorder, progress or silent)
         session.run(open_workcell)
         return session.summary()

@@ -155,7 +155,13 @@ class _DatasetBooks:
 
     def __init__(self, root: Path, pair: Pair) -> None:
         resume = (root / RECORDING_FILE).is_file()
-        self._recorder = Recorder(root, pair.embodiment, resume=resume, video=pair.config.video)
+        self._recorder = Recorder(
+            root,
+            pair.embodiment,
+            resume=resume,
+            video=pair.config.video,
+            variety=str(pair.config.variety),
+        )
 
     @property
     def attempts(self) -> Sequence[Attempt]:
