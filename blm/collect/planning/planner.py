@@ -90,6 +90,7 @@ class PlannerAgent:
             "path_length_rad": round(self._length, 4),
             "planned_time_s": round(self._planned_ticks / self._embodiment.control_rate_hz, 3),
             "recoveries": self._recoveries,
+            "largest_push_m": round(self._environment.largest_push_m, 4),
             "failure_cause": failure.cause.value if failure else None,
             "failure": failure.detail if failure else None,
         }

@@ -34,6 +34,9 @@ class PlannableEnvironment(Environment, Protocol):
 
     def touching(self, name: str) -> bool: ...
 
+    @property
+    def largest_push_m(self) -> float: ...
+
     def succeeded(self) -> bool: ...
 
 

@@ -13,6 +13,7 @@ from blm.collect.sim.base_frame import BaseFrame
 from blm.collect.sim.contacts import GripperContacts
 from blm.collect.sim.description import describe_camera, describe_goal, describe_objects
 from blm.collect.sim.distractors import distractor_kinds, draw_distractors, drawn_colours
+from blm.collect.sim.disturbance import Bursts, Disturbance, Surroundings, joint_offset
 from blm.collect.sim.look import ON_ITS_MOUNT, SceneLook
 from blm.collect.sim.objects import Placement, draw_goal, draw_placements, pose_of
 from blm.collect.sim.scene import Scene, SceneObject, build_scene
@@ -39,6 +40,7 @@ class Snapshot:
 
     physics: np.ndarray
     target: np.ndarray
+    offset: np.ndarray
 
 
 class SimulatedEnvironment:
@@ -63,12 +65,14 @@ class SimulatedEnvironment:
         shadows: bool = True,
         home_perturbation_deg: float = 2.0,
         variety: Variety | None = None,
+        disturbance: Disturbance | None = None,
     ) -> None:
         """Compile the scene. With `render` false no picture is made and observations hold no images;
         without `shadows` pictures cost a third.
 
         `home_perturbation_deg` bounds the seeded change of each arm joint's home angle. `variety` says what else
         differs between episodes; what it adds leaves the task's own objects where they would be without it.
+        `disturbance` pushes the servos off the actions, which are reported as they were sent.
 
         Raises:
             SimulationError: the robot model is missing something the embodiment names.
@@ -100,6 +104,10 @@ class SimulatedEnvironment:
         self._renderer: Any = None
         self._arm = np.array(embodiment.arm_indices)
         self._target = self._scene.home_qpos[self._scene.axis_qpos]
+        self._disturbance = disturbance
+        self._bursts: Bursts | None = None
+        self._offset = np.zeros(len(embodiment.axes))
+        self._largest_push_m = 0.0
         self._tool_reference = self._home_tool_quaternion()
         self._seed: int | None = None
         self._instruction = ""
@@ -139,6 +147,7 @@ class SimulatedEnvironment:
             self._scatter(placements, goal, stream(seed, "distractors"))
             self._settle()
             if not self.succeeded():
+                self._bursts = None if self._disturbance is None else Bursts(self._disturbance, seed)
                 self._dress(seed)
                 return self._observe()
         raise SimulationError(
@@ -175,12 +184,13 @@ class SimulatedEnvironment:
             SimulationError: the targets are not A finite numbers, or the physics came apart.
         """
         action = self._embodiment.clip(self._checked(values))
-        start, end = self._target, self._embodiment.to_model(action)
+        target, offset = self._embodiment.to_model(action), self._pushed()
+        start, end = self._target + self._offset, target + offset
         actuators, substeps = self._scene.axis_actuator, self._scene.substeps
         for substep in range(1, substeps + 1):
             self.data.ctrl[actuators] = start + (end - start) * (substep / substeps)
             mujoco.mj_step(self.model, self.data)
-        self._target = end
+        self._target, self._offset = target, offset
         self._refresh()
         return Transition(
             action=action.astype(np.float32), observation=self._observe(), success=self.succeeded()
@@ -190,7 +200,7 @@ class SimulatedEnvironment:
         """The physics state, to come back to with `restore`."""
         physics = np.empty(mujoco.mj_stateSize(self.model, _STATE))
         mujoco.mj_getState(self.model, self.data, physics, _STATE)
-        return Snapshot(physics=physics, target=self._target.copy())
+        return Snapshot(physics=physics, target=self._target.copy(), offset=self._offset.copy())
 
     def restore(self, snapshot: Snapshot) -> None:
         """Return to a snapshot of this environment: what follows is bit-identical to what followed it then."""
@@ -198,7 +208,7 @@ class SimulatedEnvironment:
         mujoco.mj_forward(self.model, self.data)
         # The forward pass leaves its own warm start for the solver behind.
         mujoco.mj_setState(self.model, self.data, snapshot.physics, _STATE)
-        self._target = snapshot.target.copy()
+        self._target, self._offset = snapshot.target.copy(), snapshot.offset.copy()
 
     def close(self) -> None:
         if self._renderer is not None:
@@ -219,6 +229,11 @@ class SimulatedEnvironment:
         """Whether any part of the gripper touches the object."""
         return self._gripper_contacts(name) > 0
 
+    @property
+    def largest_push_m(self) -> float:
+        """The largest tool displacement that the disturbance asked for in this episode so far; 0 without one."""
+        return self._largest_push_m
+
     def scene_state(self) -> SceneState:
         """What success is judged by, now."""
         return SceneState(
@@ -231,6 +246,31 @@ class SimulatedEnvironment:
         """Whether every success criterion of the task holds now."""
         return all(holds for _, holds in evaluate_success(self._task, self.scene_state()).values())
 
+    def _pushed(self) -> np.ndarray:
+        """What the disturbance adds to the servos' targets by the end of the coming tick, shape (A,)."""
+        none = np.zeros(len(self._offset))
+        if self._bursts is None:
+            return none
+        displacement = self._bursts.displacement(self.data.time + 1.0 / self._embodiment.control_rate_hz)
+        if not displacement.any():
+            return none
+        displacement = displacement * self._bursts.weight(self._surroundings())
+        self._largest_push_m = max(self._largest_push_m, float(np.linalg.norm(displacement)))
+        jacobian = np.zeros((3, self.model.nv))
+        mujoco.mj_jacSite(self.model, self.data, jacobian, None, self._scene.tool_site)
+        none[self._arm] = joint_offset(displacement, jacobian[:, self._scene.axis_dof[self._arm]])
+        return none
+
+    def _surroundings(self) -> Surroundings:
+        places = {name: self.object_pose(name)[0] for name in self._things}
+        carried = {name for name in places if name in self._task.objects and self.touching(name)}
+        return Surroundings(
+            tool=self.data.site_xpos[self._scene.tool_site],
+            others=np.array([place for name, place in places.items() if name not in carried]),
+            carried=np.array([places[name] for name in places if name in carried]),
+            goal=self.goal_position(),
+        )
+
     def _place(
         self, perturbation_rad: np.ndarray, placements: Mapping[str, Placement], goal: np.ndarray | None
     ) -> None:
@@ -242,7 +282,7 @@ class SimulatedEnvironment:
         target = self._embodiment.to_model(self._embodiment.clip(self._embodiment.from_model(target)))
         data.qpos[scene.axis_qpos] = target
         data.ctrl[scene.axis_actuator] = target
-        self._target = target
+        self._target, self._offset, self._largest_push_m = target, np.zeros(len(target)), 0.0
         for name, placement in placements.items():
             self._put(scene.objects[name], self._task.objects[name], placement)
         if goal is not None:
