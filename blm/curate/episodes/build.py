@@ -27,9 +27,10 @@ from blm.curate.episodes.index import DatasetIndex
 from blm.curate.episodes.inputs import index_all, named_sources
 from blm.curate.episodes.mixture import group_label, mixture_of
 from blm.curate.episodes.packing import Packed, pack_all, plan_shards
-from blm.curate.episodes.segment import Segment, segment_arrays
+from blm.curate.episodes.segment import Segment
 from blm.curate.episodes.splits import assign_splits, split_names
 from blm.curate.episodes.statistics import embodiment_statistics
+from blm.curate.episodes.training_frames import frame_sources
 from blm.curate.output_folder import OutputFolder
 from blm.curate.report.card import write_splits_card
 from blm.curate.shards import write_parquet, write_shard_tables
@@ -182,7 +183,7 @@ def _manifest(
         counts=Counts(inputs=found, kept=written, dropped=dict(sorted(reasons.items()))),
         splits={split: splits[split] for split in split_names(config)},
         breakdown=dict(sorted(Counter(segment.label for segment in segments).items())),
-        statistics=_statistics(segments),
+        statistics=_statistics(config, segments),
         mixture=_mixture(config, segments),
         fingerprint=fingerprint,
     )
@@ -198,7 +199,7 @@ def _mixture(config: SplitsConfig, segments: Sequence[Segment]) -> Mixture | Non
     return mixture_of(windows, config.mixture) if config.mixture is not None and windows else None
 
 
-def _statistics(segments: Sequence[Segment]) -> dict[str, EmbodimentStatistics]:
+def _statistics(config: SplitsConfig, segments: Sequence[Segment]) -> dict[str, EmbodimentStatistics]:
     """Per embodiment that has training samples."""
     training: dict[str, list[Segment]] = {}
     for segment in segments:
@@ -209,7 +210,7 @@ def _statistics(segments: Sequence[Segment]) -> dict[str, EmbodimentStatistics]:
             members[0].dataset.embodiment,
             members[0].dataset.rate_hz / members[0].stride,
             [camera.name for camera in members[0].dataset.cameras],
-            (segment_arrays(segment)[:2] for segment in members),
+            frame_sources(members, config.resources),
         )
         for name, members in sorted(training.items())
     }

@@ -8,6 +8,7 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from blm.curate.engine import EngineName
+from blm.curate.episodes.frame_batches import Resources
 from blm.curate.episodes.held_out import HeldOut
 from blm.curate.episodes.mixture import MixtureConfig
 from blm.curate.episodes.reasons import Reason
@@ -119,6 +120,12 @@ class SplitsConfig(FrozenModel):
         if repeated := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"two of them are called '{repeated[0]}'")
         return value
+
+    @property
+    def resources(self) -> Resources:
+        """What reading frames may use; DuckDB spills beside the output."""
+        spill = self.output.with_name(f".{self.output.name}.spill")
+        return Resources(int(self.memory * 1e9), max(2, self.workers), spill)
 
     def build_settings(self) -> dict[str, Any]:
         """What decides the build's content, JSON-ready: nothing about where or how it runs."""

@@ -7,7 +7,7 @@ frame is touched in Python. Where a file cannot be read, the files are gone thro
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from blm.curate.episodes.frames import (
     read_frames,
 )
 
-DEFAULT_MEMORY_BYTES = 2 * 1024**3
+DEFAULT_MEMORY_BYTES = 2 * 10**9
 
 _ROWS_AT_ONCE = (20_000, 500_000)
 """At least and at most; within, what the memory limit allows."""
@@ -64,23 +64,26 @@ class _OutOfOrderError(Exception):
     """The frames of an episode do not lie together."""
 
 
-def frame_batches(
-    files: Sequence[str], columns: Columns, resources: Resources, unreadable: dict[str, str]
-) -> Iterator[Frames]:
-    """Whole episodes, each in one batch, ordered by episode and frame within it.
+def read_batches[Result](
+    files: Sequence[str],
+    columns: Columns,
+    resources: Resources,
+    consume: Callable[[Iterator[Frames]], Result],
+) -> tuple[Result, dict[str, str]]:
+    """What `consume` makes of all frames, and the files that cannot be read, with why.
 
-    Files that cannot be read are entered into `unreadable` (file → why) and left out. Where that, or an episode whose
-    frames do not lie together, is found out on the way, all starts again: what comes last of an episode counts.
+    Batches hold whole episodes, ordered by episode and frame; no episode comes twice. Where reading all files in one
+    go turns out to be impossible on the way, `consume` is called again from the start: it must not keep anything.
     """
     for in_order in (True, False):
         try:
-            yield from _streamed(files, columns, resources, in_order)
-            return
+            return consume(_streamed(files, columns, resources, in_order)), {}
         except _OutOfOrderError:
             continue
         except (duckdb.Error, pa.ArrowException, FramesError, ValueError, OSError):
             break
-    yield from _one_by_one(files, columns, resources, unreadable)
+    unreadable: dict[str, str] = {}
+    return consume(_one_by_one(files, columns, resources, unreadable)), unreadable
 
 
 def parquet_list(files: Sequence[str]) -> list[str]:

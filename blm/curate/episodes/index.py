@@ -7,7 +7,7 @@ comes from the axis names or from the dataset itself, the task from the wording 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ import pyarrow as pa
 from blm.curate.episodes.config import DatasetSource
 from blm.curate.episodes.facts import episode_facts
 from blm.curate.episodes.features import infer_features
-from blm.curate.episodes.frame_batches import DEFAULT_RESOURCES, Resources, frame_batches
-from blm.curate.episodes.frames import Columns, no_frames
+from blm.curate.episodes.frame_batches import DEFAULT_RESOURCES, Resources, read_batches
+from blm.curate.episodes.frames import Columns, Frames, no_frames
 from blm.curate.episodes.instructions import contradictions, normalised_instruction, task_of_instruction
 from blm.curate.episodes.lerobot_files import (
     CameraStream,
@@ -191,15 +191,13 @@ def _all_facts(
     resources: Resources,
 ) -> tuple[pa.Table, dict[str, str]]:
     """Facts of every episode that can be read, in one table; and the files that cannot, with why."""
-    unreadable: dict[str, str] = {}
+
+    def facts_of(batches: Iterator[Frames]) -> pa.Table:
+        parts = [episode_facts(frames, embodiment, rate_hz, idle_speed) for frames in batches]
+        return pa.concat_tables(parts or [episode_facts(no_frames(columns), embodiment, rate_hz, idle_speed)])
+
     files = sorted({row["data_file"] for row in rows})
-    parts = [
-        episode_facts(frames, embodiment, rate_hz, idle_speed)
-        for frames in frame_batches(files, columns, resources, unreadable)
-    ]
-    if not parts:
-        parts = [episode_facts(no_frames(columns), embodiment, rate_hz, idle_speed)]
-    return pa.concat_tables(parts), unreadable
+    return read_batches(files, columns, resources, facts_of)
 
 
 def _add_object_starts(

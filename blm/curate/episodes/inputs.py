@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from blm.curate.engine import Engine
 from blm.curate.episodes.config import DatasetSource, SplitsConfig
-from blm.curate.episodes.frame_batches import Resources
 from blm.curate.episodes.index import DatasetIndex, dataset_names, index_dataset
 from blm.schemas.errors import DatasetError
 from blm.schemas.progress import Progress
@@ -52,7 +51,6 @@ class _IndexDatasets:
     config: SplitsConfig
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        resources = Resources(memory_bytes=int(self.config.memory * 1e9))
         regions = any(axis.region for axis in self.config.held_out)
         indices = [
             index_dataset(
@@ -61,7 +59,7 @@ class _IndexDatasets:
                 self.config.thresholds.idle_speed,
                 self.config.cameras,
                 with_object_starts=regions,
-                resources=resources,
+                resources=self.config.resources,
             )
             for row in rows.to_pylist()
         ]

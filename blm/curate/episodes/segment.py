@@ -64,16 +64,21 @@ def make_segment(dataset: DatasetIndex, row: dict[str, Any], config: SplitsConfi
     return Segment(dataset, row, size, config.frame_stride, None if config.lossless else config.jpeg_quality)
 
 
-def segment_arrays(segment: Segment) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """States (T, A) and actions (T, A), float32, axis units, and subtask indices (T,) into the dataset's table.
+def frames_of_segment(segment: Segment) -> tuple[np.ndarray, np.ndarray]:
+    """Which frames of the episode give the states (T,) and which the actions (T,).
 
     With a stride, a kept frame's action is the last one sent before the next kept frame: the target that the arm was
     to reach by then.
     """
+    kept = np.arange(segment.row["start"], segment.row["stop"], segment.stride)
+    return kept, np.minimum(kept + segment.stride, segment.row["stop"]) - 1
+
+
+def segment_arrays(segment: Segment) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """States (T, A) and actions (T, A), float32, axis units, and subtask indices (T,) into the dataset's table."""
     frames: Frames = read_frames(Path(segment.row["data_file"]), segment.dataset.columns)
     begin = frames.span(segment.row["episode"]).start
-    kept = np.arange(segment.row["start"], segment.row["stop"], segment.stride)
-    sent = np.minimum(kept + segment.stride, segment.row["stop"]) - 1
+    kept, sent = frames_of_segment(segment)
     return frames.state[begin + kept], frames.action[begin + sent], frames.subtask[begin + kept]
 
 

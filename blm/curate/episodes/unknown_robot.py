@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from blm.curate.episodes.config import DatasetSource
-from blm.curate.episodes.frame_batches import Resources, frame_batches
-from blm.curate.episodes.frames import Columns
+from blm.curate.episodes.frame_batches import Resources, read_batches
+from blm.curate.episodes.frames import Columns, Frames
 from blm.curate.episodes.lerobot_files import CameraStream, file_of_episode
 from blm.schemas.embodiment import Axis, Camera, Embodiment, Gripper, embodiment_names
 from blm.schemas.errors import DatasetError
@@ -136,10 +136,13 @@ def _told_ranges(source: DatasetSource, columns: Columns) -> tuple[np.ndarray, n
 def _measured_ranges(
     files: list[str], columns: Columns, resources: Resources
 ) -> tuple[np.ndarray, np.ndarray]:
-    low, high = np.full(len(columns.state), np.inf), np.full(len(columns.state), -np.inf)
-    for frames in frame_batches(files, columns, resources, {}):
-        for values in (frames.state, frames.action):
-            usable = values[np.isfinite(values).all(axis=1)]
-            if len(usable):
-                low, high = np.minimum(low, usable.min(axis=0)), np.maximum(high, usable.max(axis=0))
-    return low, high
+    def ends(batches: Iterator[Frames]) -> tuple[np.ndarray, np.ndarray]:
+        low, high = np.full(len(columns.state), np.inf), np.full(len(columns.state), -np.inf)
+        for frames in batches:
+            for values in (frames.state, frames.action):
+                usable = values[np.isfinite(values).all(axis=1)]
+                if len(usable):
+                    low, high = np.minimum(low, usable.min(axis=0)), np.maximum(high, usable.max(axis=0))
+        return low, high
+
+    return read_batches(files, columns, resources, ends)[0]

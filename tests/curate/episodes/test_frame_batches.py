@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from blm.curate.episodes.frame_batches import Resources, frame_batches
+from blm.curate.episodes.frame_batches import Resources, read_batches
 from blm.curate.episodes.frames import Columns, concatenate, read_frames
 from blm.schemas.episode import ACTION, STATE
 
@@ -40,8 +40,7 @@ def write(folder: Path, files: list[list[tuple[int, int]]]) -> list[str]:
 
 
 def batches(files: list[str]) -> tuple[list, dict[str, str]]:
-    unreadable: dict[str, str] = {}
-    return list(frame_batches(files, COLUMNS, FEW_ROWS, unreadable)), unreadable
+    return read_batches(files, COLUMNS, FEW_ROWS, list)
 
 
 @pytest.mark.parametrize(
@@ -72,13 +71,8 @@ def test_an_episode_in_several_places_is_put_together(tmp_path):
     order = np.random.default_rng(1).permutation(len(parts))
     pq.write_table(parts.take(order), paths[0])
     found, unreadable = batches(paths[:1])
-    last_three = found[-3:]
-    assert [(np.unique(batch.episode), len(batch.frame)) for batch in last_three] == [
-        (0, 150),
-        (1, 120),
-        (2, 130),
-    ]
-    assert all((np.diff(batch.frame) == 1).all() for batch in last_three)
+    assert [(np.unique(batch.episode), len(batch.frame)) for batch in found] == [(0, 150), (1, 120), (2, 130)]
+    assert all((np.diff(batch.frame) == 1).all() for batch in found)
     assert not unreadable
 
 
