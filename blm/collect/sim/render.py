@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import mujoco
 import numpy as np
 
+from blm.collect.sim.culling import unseen_geoms
 from blm.collect.sim.headless import prepare_rendering
+from blm.collect.sim.scene import HIDDEN_GROUP
 from blm.schemas.embodiment import Camera
 from blm.schemas.errors import SimulationError
 
@@ -38,7 +40,7 @@ class CameraRenderer:
         pictures = {}
         for camera in self._cameras:
             renderer = self._renderer(camera.height, camera.width)
-            renderer.update_scene(data, camera=camera.name, scene_option=self._option)
+            self._update_scene(renderer, data, camera)
             self._keep_table_out_of_shadow_map(renderer.scene)
             pictures[camera.name] = renderer.render()
         return pictures
@@ -51,6 +53,19 @@ class CameraRenderer:
         for renderer in self._renderers.values():
             renderer.close()
         self._renderers.clear()
+
+    def _update_scene(self, renderer: mujoco.Renderer, data: mujoco.MjData, camera: Camera) -> None:
+        """Fill the renderer's scene with what `camera` needs; what it does not is hidden by its group meanwhile."""
+        model, groups = self._model, self._model.geom_group
+        shown = self._option.geomgroup[groups].astype(bool)
+        aspect = camera.width / camera.height
+        unseen = unseen_geoms(model, data, model.camera(camera.name).id, aspect, shown, self._shadows)
+        before = groups[unseen]
+        groups[unseen] = HIDDEN_GROUP
+        try:
+            renderer.update_scene(data, camera=camera.name, scene_option=self._option)
+        finally:
+            groups[unseen] = before
 
     def _keep_table_out_of_shadow_map(self, scene: mujoco.MjvScene) -> None:
         """The table has nothing below it to shade, yet would fill the shadow map: a third of a picture's cost.
