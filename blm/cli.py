@@ -78,6 +78,15 @@ VarietyOption = Annotated[
     ),
 ]
 
+NoiseOption = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        max=3.0,
+        help="Push the arm off its commands (1: by 1-2 cm); recorded actions stay clean and lead back.",
+    ),
+]
+
 
 def _show_version(wanted: bool) -> None:
     if wanted:
@@ -228,6 +237,7 @@ def collect(
     workers: Annotated[int, typer.Option(min=1, help="Processes; the dataset does not depend on it.")] = 1,
     models: ModelsOption = "own",
     variety: VarietyOption = "none",
+    noise: NoiseOption = 0.0,
     as_json: JsonOption = False,
 ) -> None:
     """Record demonstrations into a LeRobot dataset.
@@ -257,6 +267,7 @@ def collect(
         workers=workers,
         models=models,
         variety=Variety.parse(variety),
+        noise=noise,
     )
     with _progress_bar(as_json) as progress:
         summary = run(config, progress)
@@ -307,6 +318,7 @@ def collect_suite(
     image_size: ImageSize = None,
     models: ModelsOption = "own",
     variety: VarietyOption = "none",
+    noise: NoiseOption = 0.0,
     as_json: JsonOption = False,
 ) -> None:
     """Record every robot at every task in simulation: a dataset per robot, and a report.
@@ -334,6 +346,7 @@ def collect_suite(
         image_size=image_size,
         models=models,
         variety=Variety.parse(variety),
+        noise=noise,
     )
     with _progress_bar(as_json) as progress:
         summary = run(config, progress)

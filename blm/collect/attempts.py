@@ -46,7 +46,8 @@ class CollectSettings(FrozenModel):
 
     `episodes` is how many of a task a dataset shall hold in the end; `image_size` (pixels, square) replaces the
     cameras' own. A task is given up after `attempts_per_episode` × `episodes` attempts. Without `record` no picture
-    is made and nothing kept: only how the attempts end is of interest.
+    is made and nothing kept: only how the attempts end is of interest. `noise` scales pushes off the commands, which
+    are recorded as they were sent (`blm.collect.sim.disturbance`); 0 for none.
     """
 
     episodes: int = Field(default=10, ge=1)
@@ -60,6 +61,7 @@ class CollectSettings(FrozenModel):
     workers: int = Field(default=1, ge=1)
     models: str = "own"
     variety: Variety = Variety()
+    noise: float = Field(default=0.0, ge=0.0, le=3.0)
     attempts_per_episode: int = Field(default=5, ge=1)
     video: VideoConfig = VideoConfig()
 
@@ -83,12 +85,18 @@ type OpenWorkcell = Callable[[CollectConfig], tuple[Environment, Agent]]
 def open_simulation(config: CollectConfig) -> tuple[Environment, Agent]:
     """The simulated robot with the planner as its operator."""
     from blm.collect.planning.planner import PlannerAgent
+    from blm.collect.sim.disturbance import Disturbance
     from blm.collect.sim.environment import SimulatedEnvironment
 
     embodiment = config.embodiment()
     task = load_task(config.task, embodiment.name)
     environment = SimulatedEnvironment(
-        embodiment, task, models=config.models, render=config.record, variety=config.variety
+        embodiment,
+        task,
+        models=config.models,
+        render=config.record,
+        variety=config.variety,
+        disturbance=Disturbance(scale=config.noise) if config.noise else None,
     )
     return environment, PlannerAgent(environment)
 
