@@ -20,6 +20,14 @@ def pushing(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def cluttered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `pushing`, with two balls and a peg that the task is not about; read only."""
+    distractors = [("orange", "sphere"), ("yellow", "peg"), ("green", "sphere")]
+    root = tmp_path_factory.mktemp("recorded") / "cluttered"
+    return record_scenes(root, task="push-cube", episodes=3, distractors=distractors)
+
+
+@pytest.fixture(scope="session")
 def corpus(stacking: Path, pushing: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sixty questions about each of those twelve episodes; read only."""
     output = tmp_path_factory.mktemp("corpora") / "built"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,9 +23,18 @@ TILTED = {"position": [0.41, 0.0, 0.4], "quaternion": [_C, _S, _S, _C]}
 
 
 def record_scenes(
-    root: Path, *, task: str = "stack-cube", episodes: int = 4, frames: int = 24, failures: bool = True
+    root: Path,
+    *,
+    task: str = "stack-cube",
+    episodes: int = 4,
+    frames: int = 24,
+    failures: bool = True,
+    distractors: Sequence[tuple[str, str]] = (),
 ) -> Path:
-    """A dataset whose poses vary from frame to frame; every third episode fails where `failures` is set."""
+    """A dataset whose poses vary from frame to frame; every third episode fails where `failures` is set.
+
+    `distractors` are (colour name, shape).
+    """
     robot = load_embodiment("so100").with_image_size(64, 64)
     loaded = load_task(task, robot.name)
     cameras = [
@@ -42,6 +52,10 @@ def record_scenes(
     objects = [
         {"name": name, "shape": one.shape, "colour_name": one.colour_name, "half_size": one.half_size}
         for name, one in loaded.objects.items()
+    ]
+    objects += [
+        {"name": f"{c} {s}", "shape": s, "colour_name": c, "half_size": [0.02] * 3, "role": "distractor"}
+        for c, s in distractors
     ]
     goal = loaded.goal and {"shape": loaded.goal.shape, "position": [0, 0, 0], "radius_m": 0.04}
     with DatasetWriter.create(root, robot) as writer:

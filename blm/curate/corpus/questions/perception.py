@@ -13,7 +13,7 @@ _MOST_COUNTED = 4
 
 
 def object_names(scene: Scene, rng: Random) -> Question | None:
-    """Every object by colour and noun, e.g. 'a green cube and a red cube'."""
+    """Every object by colour and noun, distractors too, e.g. 'a green cube and a red cube'."""
     if not scene.all_seen:
         return None
     true = [(thing.kind.colour, thing.kind.noun) for thing in scene.things]
@@ -61,7 +61,7 @@ def object_count(scene: Scene, rng: Random) -> Question | None:
             "How many things that the robot could move or fill are there?",
         ),
         answer=str(len(scene.things)),
-        distractors=tuple(str(count) for count in range(_MOST_COUNTED + 1)),
+        distractors=tuple(str(count) for count in range(max(_MOST_COUNTED, len(scene.things) + 2) + 1)),
         form="Answer with a number.",
     )
 

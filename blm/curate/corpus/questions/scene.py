@@ -17,12 +17,16 @@ _GOAL_NAMES = {"disc": "target disc", "point": "target marker"}
 
 @dataclass(frozen=True)
 class ObjectKind:
-    """What an episode's metadata say about the object in a slot; `half_size` in metres."""
+    """What an episode's metadata say about the object in a slot.
+
+    `half_size` in metres. `role` is 'task', or 'distractor' for something that the task is not about.
+    """
 
     name: str
     shape: str
     colour: str
     half_size: tuple[float, float, float]
+    role: str = "task"
 
     @property
     def noun(self) -> str:
@@ -118,6 +122,7 @@ def read_objects(text: str) -> tuple[ObjectKind, ...]:
                 str(row["shape"]),
                 str(row["colour_name"]),
                 tuple(float(side) for side in row["half_size"]),  # type: ignore[arg-type]
+                str(row.get("role", "task")),
             )
             for row in json.loads(text)
         )

@@ -116,8 +116,11 @@ def pixel_point(scene: Scene, rng: Random) -> Question | None:
 
 
 def goal_distance(scene: Scene, rng: Random) -> Question | None:
-    """Centimetres from an object's centre to the goal's: along the table for a disc, straight for a point."""
-    named = scene.named()
+    """Centimetres from an object's centre to the goal's: along the table for a disc, straight for a point.
+
+    Only of objects that the task is about: nothing else is on its way there.
+    """
+    named = [thing for thing in scene.named() if thing.kind.role == "task"]
     if scene.goal is None or not named or not scene.sees(scene.goal.position):
         return None
     thing, flat = rng.choice(named), scene.goal.shape == "disc"
