@@ -200,15 +200,15 @@ def _set_look(spec: mujoco.MjSpec, embodiment: Embodiment) -> None:
     """One light with shadows, a soft sky, and near and far planes that suit a wrist camera.
 
     Without a GPU a picture's cost is vertices and shadows: a 128² picture of the SO-100 took 17 ms with MuJoCo's
-    defaults and takes 3 ms with one quad to a box's face and a 512² shadow map. The map spans just the robot and its
-    workspace, which leaves 1–2 mm to a shadow's pixel.
+    defaults and takes 3 ms with one quad to a box's face and a 384² shadow map. The map spans just the robot and its
+    workspace, which leaves 2–3 mm to a shadow's pixel.
     """
     reach = abs(embodiment.base_position[0])
     spec.visual.quality.offsamples = 0
-    spec.visual.quality.shadowsize = 512
+    spec.visual.quality.shadowsize = 384
     spec.visual.quality.numquads = 1
     spec.visual.quality.numslices = 16
-    spec.visual.quality.numstacks = 6
+    spec.visual.quality.numstacks = 4
     spec.visual.headlight.ambient = [0.36, 0.36, 0.36]
     spec.visual.headlight.diffuse = [0.24, 0.24, 0.24]
     spec.visual.headlight.specular = [0.0, 0.0, 0.0]

@@ -11,7 +11,7 @@ from blm.collect.sim.render import CameraRenderer
 from blm.schemas.embodiment import load_embodiment
 from blm.schemas.task import load_task
 
-POSES = 6
+POSES = 3
 
 
 def poses(environment: SimulatedEnvironment, count: int):
