@@ -14,6 +14,7 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
+from blm.schemas.errors import ConfigError
 from blm.schemas.registry import named_files, resolve_file
 from blm.schemas.yaml_model import FrozenModel, read_yaml, validate
 
@@ -86,7 +87,7 @@ class Embodiment(FrozenModel):
 
     name: str = Field(pattern=r"^[a-z0-9_]+$")
     title: str
-    model: str = Field(description="name of the built-in simulator model, or the path of an MJCF file")
+    model: str = Field(description="name of a built-in model, or an MJCF file beside this one")
     menagerie: str | None = Field(default=None, description="folder in MuJoCo Menagerie")
     driver: str | None = Field(default=None, description="LeRobot robot type, e.g. 'so100_follower'")
     driver_package: str | None = Field(default=None, description="what to install for `driver`")
@@ -185,4 +186,19 @@ def load_embodiment(name: str) -> Embodiment:
         ConfigError: the file is wrong; names the file and the key.
     """
     path: Path = resolve_file("embodiment", name, "embodiments", ENTRY_POINTS)
-    return validate(Embodiment, read_yaml(path), str(path))
+    content = read_yaml(path)
+    model = content.get("model")
+    if isinstance(model, str) and model.endswith(".xml"):
+        content["model"] = str(_model_file(path, Path(model)))
+    return validate(Embodiment, content, str(path))
+
+
+def _model_file(embodiment: Path, model: Path) -> Path:
+    """An MJCF file named in an embodiment's file: beside that file unless absolute."""
+    file = embodiment.absolute().parent / model
+    if not file.is_file():
+        raise ConfigError(
+            f"{embodiment}: key 'model': {file} does not exist.",
+            "Name a file beside this one, or its full path.",
+        )
+    return file
