@@ -12,26 +12,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from blm.curate.corpus.clusters import VerifiedPairs, clusters
 from blm.curate.corpus.shingles import ShingleSets, shingle_sets
 from blm.schemas.errors import ConfigError
-
-NEAR_TEXT_SCHEMA = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("cluster", pa.int64()),
-        ("kept", pa.bool_()),
-        ("partner", pa.int64()),
-        ("jaccard", pa.float64()),
-    ]
-)
-"""One row per text that has a near-duplicate: `cluster` is the row of its first member, the one that is `kept`;
-`partner` and `jaccard` are the verified pair that brought the row into the cluster (of the first: -1 and 1.0)."""
 
 _BANDS, _ROWS = 16, 4
 """A pair of Jaccard 0.7 shares a band with probability 1 − (1 − 0.7⁴)¹⁶ = 0.988, one of 0.8 with 0.9998."""
@@ -42,15 +30,6 @@ _NEIGHBOURS = 8
 _PAIRS_AT_ONCE = 1 << 16
 
 
-@dataclass(frozen=True)
-class _Pairs:
-    """Verified pairs (P,): rows `first` < `second`, and their Jaccard similarity."""
-
-    first: np.ndarray
-    second: np.ndarray
-    jaccard: np.ndarray
-
-
 def near_duplicate_text(
     texts: pa.ChunkedArray | pa.Array,
     threshold: float = 0.7,
@@ -58,7 +37,7 @@ def near_duplicate_text(
     scratch: Path | None = None,
     seed: int = 0,
 ) -> pa.Table:
-    """Clusters of texts whose word-shingle sets have a Jaccard similarity of at least `threshold`.
+    """Clusters (`CLUSTER_SCHEMA`) of texts whose word-shingle sets have a Jaccard similarity of at least `threshold`.
 
     Args:
         texts: strings (N,).
@@ -82,7 +61,7 @@ def near_duplicate_text(
             store.add(first, sets, salt[first : first + len(sets)], seed)
         store.seal()
         pairs = _verified(store, threshold)
-    return _clusters(pairs, count)
+    return clusters(pairs, count)
 
 
 class _Store:
@@ -167,12 +146,12 @@ def _mix(values: np.ndarray) -> np.ndarray:
     return values ^ (values >> np.uint64(29))
 
 
-def _verified(store: _Store, threshold: float) -> _Pairs:
+def _verified(store: _Store, threshold: float) -> VerifiedPairs:
     """Pairs of rows with equal shingle sets, and those that share a band and are alike enough."""
     representative = _first_equal(store.identity)
     distinct = np.flatnonzero(representative == np.arange(len(representative)))
     equal = np.flatnonzero(representative != np.arange(len(representative)))
-    found = [_Pairs(representative[equal], equal, np.ones(len(equal)))]
+    found = [VerifiedPairs(representative[equal], equal, np.ones(len(equal)))]
     candidates = np.zeros(0, dtype=np.int64)
     count = len(representative)
     for key in store.band_keys():
@@ -182,9 +161,9 @@ def _verified(store: _Store, threshold: float) -> _Pairs:
         first, second = np.divmod(candidates[begin : begin + _PAIRS_AT_ONCE], count)
         jaccard = _jaccard(shingles, store.starts, first, second)
         alike = jaccard >= threshold
-        found.append(_Pairs(first[alike], second[alike], jaccard[alike]))
-    return _Pairs(
-        *(np.concatenate([getattr(one, name) for one in found]) for name in ("first", "second", "jaccard"))
+        found.append(VerifiedPairs(first[alike], second[alike], jaccard[alike]))
+    return VerifiedPairs(
+        *(np.concatenate([getattr(one, name) for one in found]) for name in ("first", "second", "similarity"))
     )
 
 
@@ -243,39 +222,3 @@ def _jaccard(shingles: np.ndarray, starts: np.ndarray, first: np.ndarray, second
     shared = merged[1:][merged[1:] == merged[:-1]]
     common = np.bincount((shared >> np.uint64(32)).astype(np.int64), minlength=len(first))
     return common / np.maximum(sizes[0] + sizes[1] - common, 1)
-
-
-def _clusters(pairs: _Pairs, count: int) -> pa.Table:
-    """Connected rows, each with the pair that brought it in; see `NEAR_TEXT_SCHEMA`."""
-    order = np.lexsort((pairs.second, pairs.first, -pairs.jaccard))
-    parent: dict[int, int] = {}
-    brought: dict[int, tuple[int, float]] = {}
-    for first, second, jaccard in zip(
-        pairs.first[order].tolist(), pairs.second[order].tolist(), pairs.jaccard[order].tolist(), strict=True
-    ):
-        one, other = _root(parent, first), _root(parent, second)
-        if one == other:
-            continue
-        parent[max(one, other)] = min(one, other)
-        # The root that loses its place came first in its cluster: its own partner is the pair that joined the two.
-        brought[max(one, other)] = (first if max(one, other) == second else second, jaccard)
-    rows = sorted({*parent, *parent.values()})
-    members = [(row, _root(parent, row)) for row in rows]
-    columns = [
-        rows,
-        [root for _, root in members],
-        [row == root for row, root in members],
-        [brought.get(row, (-1, 1.0))[0] for row in rows],
-        [brought.get(row, (-1, 1.0))[1] for row in rows],
-    ]
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, NEAR_TEXT_SCHEMA, strict=True)]
-    return pa.table(arrays, schema=NEAR_TEXT_SCHEMA)
-
-
-def _root(parent: dict[int, int], row: int) -> int:
-    root = row
-    while (above := parent.get(root, root)) != root:
-        root = above
-    while (above := parent.get(row, row)) != root:
-        parent[row], row = root, above
-    return root
