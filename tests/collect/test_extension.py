@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -77,7 +78,7 @@ def test_the_new_task_is_collected(robot: str, outside_lab: Path, tmp_path: Path
     assert dataset.num_episodes == EPISODES
     assert dataset.meta.robot_type == robot
     assert dataset.meta.features["action"]["names"] == list(load_embodiment(robot).axis_names)
-    last = dataset[len(dataset) - 1]
+    last = cast(dict[str, Any], dataset[len(dataset) - 1])
     assert last["action"].shape == (len(load_embodiment(robot).axes),)
     assert last["observation.images.wrist"].shape == (3, 64, 64)
     assert last["task"] in load_task("hoist-ball", robot).instructions

@@ -1,4 +1,4 @@
-"""What somebody else's package holds: one robot (`crane4.yaml` and its MJCF file) and one task (`hoist-ball.yaml`, a skill).
+"""What somebody else's package holds: a robot (`crane4.yaml`, its MJCF file) and a task (`hoist-ball.yaml`, a skill).
 
 An installed distribution names them in its entry points, here written by the test:
 
