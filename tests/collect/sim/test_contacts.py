@@ -50,12 +50,14 @@ def test_a_grasp_is_felt_and_a_release_too():
     forces: dict[str, list[np.ndarray]] = {}
     for _ in range(300):
         command = agent.act(observation)
+        assert observation.gripper_contact is not None
         forces.setdefault(command.subtask, []).append(observation.gripper_contact)
         observation = env.step(command.values).observation
         if command.done:
             break
     cube = names.index("object_1.force_n")
     first, *_, last = forces
+    assert observation.gripper_contact is not None
     assert observation.gripper_contact.shape == (OBJECT_SLOTS + 1,)
     assert np.all(np.array(forces[first]) == 0.0)
     assert np.min(np.array(forces["lift"])[:, cube]) > 1.0
