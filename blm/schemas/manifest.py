@@ -16,6 +16,7 @@ MANIFEST_FILE = "manifest.json"
 SHARD_TABLE_FILE = "manifest.parquet"
 INDEX_FILE = "index.parquet"
 DROPPED_FILE = "dropped.parquet"
+FINDINGS_FILE = "findings.parquet"
 
 MANIFEST_VERSION = 1
 

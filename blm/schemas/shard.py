@@ -45,6 +45,8 @@ class SegmentMeta(FrozenModel):
     `start` and `stop` are frame indices in the source episode (after trimming, stop exclusive); every `stride`-th of
     them is kept, and `rate_hz` is the rate of the kept ones. `axis_names` is the order of the columns of state and
     action. `image_size` is (width, height) in pixels. `dataset` maps to the dataset's fingerprint in the manifest.
+    `instruction` is normalised, `recorded_instruction` as it was; `picture_findings` is JSON: [reason, value, camera]
+    of each warning about the pictures.
     """
 
     dataset: str
@@ -64,6 +66,8 @@ class SegmentMeta(FrozenModel):
     subtasks: tuple[str, ...]
     stride: int = 1
     image_format: ImageFormat = "jpeg"
+    recorded_instruction: str = ""
+    picture_findings: str = ""
 
     @property
     def frames(self) -> int:

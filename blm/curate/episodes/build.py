@@ -1,7 +1,7 @@
 """Build Stage II splits: index, check, split, pack, describe; `manifest.json` comes last and means done.
 
     datasets ─▶ index ─▶ checks ─▶ splits ─▶ shards (per split and dataset) ─▶ statistics ─▶ tables ─▶ manifest.json
-                           └─────────────────────┴─▶ dropped.parquet
+                           └─────────────────────┴─▶ dropped.parquet, findings.parquet
 
 Everything is ordered by dataset name and episode, so the same inputs and settings give the same bytes whatever the
 order of the inputs, the number of workers and the engine, also after an interruption. A build into the folder of an
@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from blm import __version__
 from blm.curate.engine import Engine, open_engine
-from blm.curate.episodes.checks import DROPPED_SCHEMA, check_episodes
+from blm.curate.episodes.checks import Checked, check_episodes, with_unpacked
 from blm.curate.episodes.config import SplitsConfig
 from blm.curate.episodes.index import DatasetIndex
 from blm.curate.episodes.inputs import index_all, named_sources
@@ -38,6 +38,7 @@ from blm.curate.summary import BuildSummary, summarise
 from blm.schemas.errors import DatasetError
 from blm.schemas.manifest import (
     DROPPED_FILE,
+    FINDINGS_FILE,
     INDEX_FILE,
     Counts,
     EmbodimentStatistics,
@@ -72,20 +73,21 @@ def _build(config: SplitsConfig, engine: Engine, progress: Progress) -> BuildSum
     datasets = index_all(config, engine, progress)
     fingerprint = _fingerprint(config, datasets)
     folder = OutputFolder(config.output, KIND, fingerprint)
-    if folder.is_complete((INDEX_FILE, DROPPED_FILE, CARD_FILE)):
+    if folder.is_complete((INDEX_FILE, DROPPED_FILE, FINDINGS_FILE, CARD_FILE)):
         return summarise(config.output, KIND, started, reused=None)
-    kept, dropped = _checked(datasets, config)
+    kept, checked = _checked(datasets, config)
     folder.prepare(config.overwrite, lambda manifest: _objection(manifest, config))
 
     planned = plan_shards(kept, datasets, config)
     packed = pack_all(planned, kept, config, folder, engine, progress)
     segments = [segment for shard in planned for segment in shard.segments]
-    dropped = _with_unreadable(dropped, segments, packed.unreadable)
+    checked = with_unpacked(checked, _unpacked(segments, packed.unreadable), config.thresholds, config.checks)
     segments = [segment for segment in segments if segment.key not in packed.unreadable]
-    manifest = _manifest(config, datasets, segments, dropped, packed, fingerprint)
+    manifest = _manifest(config, datasets, segments, checked.dropped, packed, fingerprint)
 
     rows = [shard.row for shard in packed.shards]
-    write_parquet(folder.staging / DROPPED_FILE, dropped)
+    write_parquet(folder.staging / DROPPED_FILE, checked.dropped)
+    write_parquet(folder.staging / FINDINGS_FILE, checked.findings)
     write_shard_tables(folder.staging, packed.shards)
     write_splits_card(folder.staging / CARD_FILE, manifest, rows, config.licence)
     folder.publish(manifest, rows)
@@ -124,10 +126,10 @@ def _fingerprint(config: SplitsConfig, datasets: Mapping[str, DatasetIndex]) -> 
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _checked(datasets: Mapping[str, DatasetIndex], config: SplitsConfig) -> tuple[pa.Table, pa.Table]:
-    """Kept episodes with their splits, and dropped ones; raises DatasetError where none is kept."""
+def _checked(datasets: Mapping[str, DatasetIndex], config: SplitsConfig) -> tuple[pa.Table, Checked]:
+    """Kept episodes with their splits, and all that was found; raises DatasetError where none is kept."""
     episodes = pa.concat_tables([one.episodes for one in datasets.values()], promote_options="default")
-    checked = check_episodes(episodes, config.thresholds, config.trim_idle)
+    checked = check_episodes(episodes, config.thresholds, config.trim_idle, config.checks)
     if not len(checked.kept):
         reasons = Counter(checked.dropped["reason"].to_pylist())
         listed = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
@@ -135,24 +137,16 @@ def _checked(datasets: Mapping[str, DatasetIndex], config: SplitsConfig) -> tupl
             f"no episode is left of {len(episodes)} (dropped: {listed or 'none'}).",
             "Record more, or loosen `thresholds` in splits.yaml.",
         )
-    return assign_splits(checked.kept, config), checked.dropped
+    return assign_splits(checked.kept, config), checked
 
 
-def _with_unreadable(dropped: pa.Table, segments: Sequence[Segment], unreadable: dict[str, str]) -> pa.Table:
-    rows = [
-        {
-            "dataset": segment.dataset.name,
-            "episode": segment.row["episode"],
-            "reason": "unreadable_video",
-            "value": 1.0,
-            "threshold": 0.0,
-            "note": unreadable[segment.key],
-        }
+def _unpacked(segments: Sequence[Segment], notes: Mapping[str, str]) -> dict[tuple[str, int], str]:
+    """What packing said about episodes that it left out."""
+    return {
+        (segment.dataset.name, segment.row["episode"]): notes[segment.key]
         for segment in segments
-        if segment.key in unreadable
-    ]
-    table = pa.concat_tables([dropped, pa.Table.from_pylist(rows, schema=DROPPED_SCHEMA)])
-    return table.sort_by([("dataset", "ascending"), ("episode", "ascending")])
+        if segment.key in notes
+    }
 
 
 def _manifest(

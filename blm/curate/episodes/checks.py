@@ -1,36 +1,28 @@
-"""Which episodes stay: one small function per check, each with a reason, in SQL over the table of episodes.
+"""Which episodes stay, and what is worth knowing about each: every rule applied, in SQL over the table of episodes.
 
-An episode is dropped by the first check that it fails, in the order of `CHECKS`; later checks (and the medians they
-use) see only the episodes still in.
+An episode is dropped by the first rule of severity `drop` that it breaks, in the order of `MEASURES`; the medians and
+counts that later rules use see only the episodes still in. All findings are kept, also warnings and second reasons.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from blm.curate.episodes.config import Thresholds
 from blm.curate.episodes.facts import MOTION_WINDOW_S
+from blm.curate.episodes.measures import MEASURES, Measure
+from blm.curate.episodes.near_duplicates import find_near_duplicates
+from blm.curate.episodes.pictures import PictureFinding, read_picture_note
+from blm.curate.episodes.reasons import REASONS, Reason, Rule
+from blm.curate.episodes.thresholds import CheckSetting, Thresholds, resolve_rules
 
-Reason = Literal[
-    "unreadable_data",
-    "wrong_length",
-    "missing_video",
-    "unreadable_video",
-    "not_finite",
-    "duplicate",
-    "not_successful",
-    "idle_episode",
-    "too_short",
-    "too_long",
-]
-
-REASONS: tuple[Reason, ...] = get_args(Reason)
-"""Every reason for which an episode is dropped. `unreadable_video` is found while decoding; the others in SQL."""
+__all__ = ["DROPPED_SCHEMA", "FINDINGS_SCHEMA", "REASONS", "Checked", "check_episodes", "with_unpacked"]
 
 DROPPED_SCHEMA = pa.schema(
     [
@@ -44,112 +36,127 @@ DROPPED_SCHEMA = pa.schema(
 )
 """Rows of `dropped.parquet`: what was measured, what is allowed, and words where a number does not say it."""
 
-
-@dataclass(frozen=True)
-class Check:
-    """An episode is dropped for `reason` where the SQL expression `value` lies below or above `threshold`.
-
-    Expressions see the columns of `DatasetIndex.episodes`, `start` and `stop` of the trimmed episode, `kept_s`, and
-    `reason`, which is null for episodes still in.
-    """
-
-    reason: Reason
-    value: str
-    drop: Literal["below", "above"]
-    threshold: float
-    note: str = "''"
-
-
-def unreadable_data(_: Thresholds) -> Check:
-    """Its data file cannot be read."""
-    return Check("unreadable_data", "(unreadable is not null)::int", "above", 0, "unreadable")
-
-
-def wrong_length_frames(_: Thresholds) -> Check:
-    """Rows or video frames differ in number from what the metadata say, or rows are missing in between."""
-    differs = "greatest(abs(rows - length), abs(video_frames - length), (not contiguous)::int)"
-    note = "format('{} frames announced, {} rows, {} video frames', length, rows, video_frames)"
-    return Check("wrong_length", differs, "above", 0, note)
-
-
-def missing_videos(_: Thresholds) -> Check:
-    """A camera's video file is not there."""
-    return Check("missing_video", "len(missing_videos)", "above", 0, "array_to_string(missing_videos, ', ')")
-
-
-def not_finite(_: Thresholds) -> Check:
-    """A state or an action holds NaN or infinity."""
-    return Check("not_finite", "(not finite)::int", "above", 0)
-
-
-def duplicates(_: Thresholds) -> Check:
-    """An episode with the same states and actions comes earlier (by dataset name and number)."""
-    earlier = """count(*) filter (reason is null) over (
-        partition by identity order by dataset, episode rows between unbounded preceding and 1 preceding)"""
-    return Check("duplicate", earlier, "above", 0)
-
-
-def known_failure(thresholds: Thresholds) -> Check:
-    """It is recorded as failed; an unknown outcome passes."""
-    return Check("not_successful", "(success = 'no')::int", "above", 0 if thresholds.require_success else 1)
-
-
-def idle_throughout(thresholds: Thresholds) -> Check:
-    """Its fastest motion is slower than the idle speed."""
-    return Check("idle_episode", "top_speed", "below", thresholds.idle_speed)
-
-
-def too_short_s(thresholds: Thresholds) -> Check:
-    """Too little is left after trimming."""
-    return Check("too_short", "kept_s", "below", thresholds.min_duration_s)
-
-
-def too_long_ratio(thresholds: Thresholds) -> Check:
-    """It takes many times the median of its robot and task."""
-    median = "median(kept_s) filter (reason is null) over (partition by embodiment, task)"
-    return Check("too_long", f"kept_s / nullif({median}, 0)", "above", thresholds.max_duration_ratio)
-
-
-CHECKS: tuple[Callable[[Thresholds], Check], ...] = (
-    unreadable_data,
-    wrong_length_frames,
-    missing_videos,
-    not_finite,
-    duplicates,
-    known_failure,
-    idle_throughout,
-    too_short_s,
-    too_long_ratio,
+FINDINGS_SCHEMA = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("episode", pa.int64()),
+        ("reason", pa.string()),
+        ("severity", pa.string()),
+        ("value", pa.float64()),
+        ("threshold", pa.float64()),
+        ("unit", pa.string()),
+        ("note", pa.string()),
+    ]
 )
+"""Rows of `findings.parquet`: everything found, also warnings and further reasons against a dropped episode."""
+
+_KEY = ("dataset", "episode")
+
+_UNREAD: tuple[Reason, ...] = ("unreadable_data", "missing_video", "duplicate", "not_successful")
+"""What can be said of an episode whose data file cannot be read."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """`kept`: the episodes' table with `start`, `stop` (frames, stop exclusive) and `kept_s`; `dropped`: why not."""
+    """What checking led to, each table ordered by dataset and episode.
+
+    Attributes:
+        kept: the episodes' table with `start`, `stop` (frames, stop exclusive), `kept_s` and `group`, which is the
+            same for all near-duplicates of an episode and else its own identity.
+        dropped: why the others are not kept, as `DROPPED_SCHEMA`.
+        findings: as `FINDINGS_SCHEMA`.
+    """
 
     kept: pa.Table
     dropped: pa.Table
+    findings: pa.Table
 
 
-def check_episodes(episodes: pa.Table, thresholds: Thresholds, trim_idle: bool = True) -> Checked:
-    """Trim idle heads and tails, then apply every check. Rows in = rows kept + rows dropped; both come out sorted."""
+def check_episodes(
+    episodes: pa.Table,
+    thresholds: Thresholds,
+    trim_idle: bool = True,
+    checks: Mapping[Reason, CheckSetting] | None = None,
+) -> Checked:
+    """Trim idle heads and tails, then apply every rule. Rows in = rows kept + rows dropped; all come out sorted."""
+    rules = resolve_rules(thresholds, checks)
+    episodes = episodes.sort_by([("dataset", "ascending"), ("episode", "ascending")])
+    numbered = episodes.append_column("row", pa.array(range(len(episodes)), pa.int64()))
+    heavy = [name for name in numbered.column_names if name.startswith("video/") or name == "signature"]
     with duckdb.connect(config={"threads": 1}) as connection:
-        connection.register("given", episodes)
+        connection.register("given", numbered.drop_columns(heavy))
         connection.execute("create table checked as " + _trimmed_query(thresholds, trim_idle))
-        for make in CHECKS:
-            _apply(connection, make(thresholds))
-        by = "order by dataset, episode"
-        verdict = "reason, measured, threshold, verdict_note"
-        kept = connection.sql(f"select * exclude ({verdict}) from checked where reason is null {by}")
-        dropped = connection.sql(
-            f"""select dataset, episode, reason, measured as value, threshold, verdict_note as note
-            from checked where reason is not null {by}"""
+        connection.execute(
+            """create table findings (row bigint, step int, reason varchar, severity varchar, value double,
+            threshold double, unit varchar, note varchar)"""
         )
-        return Checked(kept.to_arrow_table(), dropped.to_arrow_table().cast(DROPPED_SCHEMA))
+        for step, (reason, measure) in enumerate(MEASURES.items()):
+            _apply(connection, step, reason, measure, rules[reason])
+        group = _find_near_duplicates(connection, episodes, rules["near_duplicate"], len(MEASURES))
+        trimmed = connection.sql(
+            "select row, start, stop, kept_s from checked where reason is null order by row"
+        ).to_arrow_table()
+        kept = episodes.take(trimmed["row"])
+        for name in ("start", "stop", "kept_s"):
+            kept = kept.append_column(name, trimmed[name])
+        kept = kept.append_column("group", pa.array(group, pa.string()).take(trimmed["row"]))
+        return Checked(kept, _dropped(connection), _findings(connection))
+
+
+def with_unpacked(
+    checked: Checked,
+    notes: Mapping[tuple[str, int], str],
+    thresholds: Thresholds,
+    checks: Mapping[Reason, CheckSetting],
+) -> Checked:
+    """`checked` with the episodes that packing left out because of their pictures, by (dataset, episode).
+
+    A note that does not say a reason of its own (see `picture_note`) means an unreadable video.
+    """
+    rules = resolve_rules(thresholds, checks)
+    findings = [
+        {"dataset": dataset, "episode": episode, **finding}
+        for (dataset, episode), note in notes.items()
+        for finding in _as_findings(note, rules)
+    ]
+    added = pa.Table.from_pylist(findings, schema=FINDINGS_SCHEMA)
+    left = [
+        (one, number) not in notes
+        for one, number in zip(*(checked.kept[name].to_pylist() for name in _KEY), strict=True)
+    ]
+    by = [(name, "ascending") for name in _KEY]
+    return Checked(
+        kept=checked.kept.filter(pa.array(left, pa.bool_())),
+        dropped=pa.concat_tables([checked.dropped, _first_of_each(added)]).sort_by(by),
+        findings=pa.concat_tables([checked.findings, added]).sort_by(by),
+    )
+
+
+def _first_of_each(findings: pa.Table) -> pa.Table:
+    first: dict[tuple[str, int], dict[str, Any]] = {}
+    for row in findings.filter(pc.field("severity") == "drop").to_pylist():
+        first.setdefault((row["dataset"], row["episode"]), row)
+    rows = [{name: row[name] for name in DROPPED_SCHEMA.names} for row in first.values()]
+    return pa.Table.from_pylist(rows, schema=DROPPED_SCHEMA)
+
+
+def _as_findings(note: str, rules: Mapping[Reason, Rule]) -> list[dict[str, Any]]:
+    found = read_picture_note(note) or [PictureFinding("unreadable_video", 1.0, note)]
+    return [
+        {
+            "reason": one.reason,
+            "severity": rules[one.reason].severity,
+            "value": one.value,
+            "threshold": rules[one.reason].threshold,
+            "unit": rules[one.reason].unit,
+            "note": one.note,
+        }
+        for one in found
+    ]
 
 
 def _trimmed_query(thresholds: Thresholds, trim_idle: bool) -> str:
-    """The given rows with `start`, `stop`, `kept_s` and empty verdicts.
+    """The given rows with `start`, `stop`, `kept_s` and an empty verdict.
 
     A window is faster than the idle speed because of something within it: motion may begin at the window's first
     frame and end at its last.
@@ -159,25 +166,135 @@ def _trimmed_query(thresholds: Thresholds, trim_idle: bool) -> str:
     start = f"greatest(0, moves_from - {margin})" if trim_idle else "0"
     stop = f"least(rows, moves_to + {window} + 1 + {margin})" if trim_idle else "rows"
     return f"""
-        select *, (stop - start) / rate_hz as kept_s, null::varchar as reason,
-            null::double as measured, null::double as threshold, null::varchar as verdict_note
+        select *, (stop - start) / rate_hz as kept_s, null::varchar as reason
         from (
             select *, coalesce({start}, 0)::bigint as start, coalesce({stop}, rows)::bigint as stop from given
         )
     """
 
 
-def _apply(connection: duckdb.DuckDBPyConnection, check: Check) -> None:
-    comparison = "<" if check.drop == "below" else ">"
+def _apply(
+    connection: duckdb.DuckDBPyConnection, step: int, reason: Reason, measure: Measure, rule: Rule
+) -> None:
+    if rule.severity == "off":
+        return
+    comparison = "<" if rule.fails == "below" else ">"
+    readable = "true" if reason in _UNREAD else "unreadable is null"
     connection.execute(
-        f"""create or replace table checked as
-        with measured as (select *, ({check.value})::double as now, ({check.note})::varchar as words from checked),
-        judged as (select *, reason is null and coalesce(now {comparison} $threshold, false) as fails from measured)
-        select * exclude (reason, measured, threshold, verdict_note, now, words, fails),
-            case when fails then $reason else reason end as reason,
-            case when fails then now else measured end as measured,
-            case when fails then $threshold else threshold end as threshold,
-            case when fails then words else verdict_note end as verdict_note
-        from judged""",
-        {"threshold": float(check.threshold), "reason": check.reason},
+        f"""insert into findings
+        with measured as (
+            select row, unreadable, ({measure.value})::double as value, ({measure.note})::varchar as note from checked
+        )
+        select row, $step, $reason, $severity, value, $threshold, $unit, note
+        from measured where value {comparison} $threshold and {readable}""",
+        {
+            "step": step,
+            "reason": reason,
+            "severity": rule.severity,
+            "threshold": float(rule.threshold),
+            "unit": rule.unit,
+        },
+    )
+    if rule.severity == "drop":
+        connection.execute(
+            """update checked set reason = $reason
+            where reason is null and row in (select row from findings where step = $step)""",
+            {"reason": reason, "step": step},
+        )
+
+
+def _find_near_duplicates(
+    connection: duckdb.DuckDBPyConnection, episodes: pa.Table, rule: Rule, step: int
+) -> list[str | None]:
+    """The `group` of every episode; near-duplicates of an earlier one become findings."""
+    group: list[str | None] = episodes["identity"].to_pylist()
+    if rule.severity == "off" or "signature" not in episodes.column_names:
+        return group
+    still_in = connection.sql(
+        f"""select row, embodiment,
+            (least(moves_to + greatest(1, round({MOTION_WINDOW_S!r} * rate_hz)), rows - 1) - moves_from) / rate_hz as s
+        from checked where reason is null and moves_from is not null order by row"""
+    ).to_arrow_table()
+    names = still_in["embodiment"].to_pylist()
+    for name in sorted(set(names)):
+        rows = np.array(
+            [row for row, one in zip(still_in["row"].to_pylist(), names, strict=True) if one == name]
+        )
+        seconds = np.array(
+            [s for s, one in zip(still_in["s"].to_pylist(), names, strict=True) if one == name]
+        )
+        _add_near_duplicates(connection, episodes, rule, step, rows, seconds, group)
+    return group
+
+
+def _add_near_duplicates(
+    connection: duckdb.DuckDBPyConnection,
+    episodes: pa.Table,
+    rule: Rule,
+    step: int,
+    rows: np.ndarray,
+    seconds: np.ndarray,
+    group: list[str | None],
+) -> None:
+    found = find_near_duplicates(_paths(episodes["signature"].take(pa.array(rows))), seconds, rule.threshold)
+    members: dict[int, list[str]] = {}
+    for row, root in zip(rows, found.group, strict=True):
+        members.setdefault(int(root), []).append(group[row] or "")
+    for row, root in zip(rows, found.group, strict=True):
+        group[row] = min(members[int(root)])
+    dataset, episode = episodes["dataset"], episodes["episode"]
+    for late in np.flatnonzero(found.partner >= 0):
+        early = int(rows[found.partner[late]])
+        connection.execute(
+            "insert into findings values (?, ?, 'near_duplicate', ?, ?, ?, ?, ?)",
+            [
+                int(rows[late]),
+                step,
+                rule.severity,
+                float(found.distance[late]),
+                rule.threshold,
+                rule.unit,
+                f"of {dataset[early]} {episode[early]}",
+            ],
+        )
+    if rule.severity == "drop":
+        connection.execute(
+            """update checked set reason = 'near_duplicate'
+            where reason is null and row in (select row from findings where step = $step)""",
+            {"step": step},
+        )
+
+
+def _paths(signatures: pa.ChunkedArray) -> np.ndarray:
+    """(n, P, A) float32 from the bytes of signatures of one embodiment."""
+    from blm.curate.episodes.trajectories import POINTS
+
+    drawn = [np.frombuffer(one, "<f4") for one in signatures.to_pylist()]
+    return np.stack(drawn).reshape(len(drawn), POINTS, -1)
+
+
+def _dropped(connection: duckdb.DuckDBPyConnection) -> pa.Table:
+    """The first finding of severity `drop` against each episode that is out."""
+    return (
+        connection.sql(
+            """select dataset, episode, reason, value, threshold, note
+            from findings join (select row, dataset, episode from checked) using (row)
+            where severity = 'drop'
+            qualify row_number() over (partition by row order by step) = 1
+            order by dataset, episode"""
+        )
+        .to_arrow_table()
+        .cast(DROPPED_SCHEMA)
+    )
+
+
+def _findings(connection: duckdb.DuckDBPyConnection) -> pa.Table:
+    return (
+        connection.sql(
+            """select dataset, episode, reason, severity, value, threshold, unit, note
+            from findings join (select row, dataset, episode from checked) using (row)
+            order by dataset, episode, step"""
+        )
+        .to_arrow_table()
+        .cast(FINDINGS_SCHEMA)
     )

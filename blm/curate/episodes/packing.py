@@ -31,7 +31,18 @@ from blm.schemas.progress import Progress
 _WITHOUT_EFFECT_ON_SHARDS = ("datasets", "licence", "seed", "fractions", "held_out", "mixture", "shard_bytes")
 """Settings that decide which episodes a shard holds or nothing about it, but not how an episode is packed."""
 
-_FACTS = ("episode", "start", "stop", "embodiment", "task", "instruction", "success", "seed", "split")
+_FACTS = (
+    "episode",
+    "start",
+    "stop",
+    "embodiment",
+    "task",
+    "instruction",
+    "recorded_instruction",
+    "success",
+    "seed",
+    "split",
+)
 
 
 @dataclass(frozen=True)

@@ -155,17 +155,17 @@ RULES: dict[Reason, Rule] = {
     "action_jump": Rule(
         "warn",
         "above",
-        0.25,
-        "axis ranges",
-        "an arm axis' command jumps there and back, or far, within a frame",
+        4.0,
+        "× limit",
+        "an arm axis' command jumps further within a frame than the axis can move",
         _TELEOPERATION,
     ),
     "state_jump": Rule(
         "warn",
         "above",
-        0.25,
-        "axis ranges",
-        "an arm axis' measured position jumps within a frame",
+        4.0,
+        "× limit",
+        "an arm axis' measured position jumps further within a frame than the axis can move",
         "An encoder or the bus loses readings: check cables and the calibration.",
     ),
     "over_velocity": Rule(
@@ -177,7 +177,12 @@ RULES: dict[Reason, Rule] = {
         "Check the units and the names of the axes.",
     ),
     "over_jerk": Rule(
-        "warn", "above", 20.0, "× limit", "an arm axis' command is jerky throughout", _TELEOPERATION
+        "warn",
+        "above",
+        0.5,
+        "of the frames",
+        "commands are jerkier than the arm can follow for much of the time",
+        _TELEOPERATION,
     ),
     "saturated_axis": Rule(
         "warn",
@@ -222,7 +227,7 @@ RULES: dict[Reason, Rule] = {
     "near_duplicate": Rule(
         "warn",
         "below",
-        0.0,
+        0.002,
         "axis ranges",
         "it follows nearly the same path as another episode",
         "Nothing: such episodes always share a split.",

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from blm.curate.episodes.config import SplitsConfig
 from blm.curate.episodes.frames import Frames, read_frames
 from blm.curate.episodes.index import DatasetIndex
-from blm.curate.episodes.video import Clip, VideoError, encode_clip
+from blm.curate.episodes.pictures import (
+    PictureFinding,
+    PicturesError,
+    PictureWatch,
+    moving_frames,
+    picture_note,
+)
+from blm.curate.episodes.reasons import RULES, Reason, Rule
+from blm.curate.episodes.thresholds import resolve_rules
+from blm.curate.episodes.video import Clip, VideoError, encode_clip, watch_clip
 from blm.curate.shards import Sample
 from blm.schemas.shard import (
     ACTION_SUFFIX,
@@ -41,6 +52,7 @@ class Segment:
     stride: int
     quality: int | None
     """JPEG's; None: lossless WebP."""
+    rules: Mapping[Reason, Rule] = field(default_factory=lambda: RULES)
 
     @property
     def key(self) -> str:
@@ -61,7 +73,9 @@ class Segment:
 
 def make_segment(dataset: DatasetIndex, row: dict[str, Any], config: SplitsConfig) -> Segment:
     size = config.image_size or (dataset.cameras[0].width, dataset.cameras[0].height)
-    return Segment(dataset, row, size, config.frame_stride, None if config.lossless else config.jpeg_quality)
+    quality = None if config.lossless else config.jpeg_quality
+    rules = resolve_rules(config.thresholds, config.checks)
+    return Segment(dataset, row, size, config.frame_stride, quality, rules)
 
 
 def frames_of_segment(segment: Segment) -> tuple[np.ndarray, np.ndarray]:
@@ -87,22 +101,69 @@ def pack_segment(segment: Segment) -> Sample:
 
     Raises:
         VideoError: a camera's video cannot be read or does not hold the frames.
+        PicturesError: what the cameras show breaks a rule of severity `drop`.
     """
     state, action, subtask_index = segment_arrays(segment)
     subtasks, subtask = _compact(subtask_index, segment.dataset.subtasks)
     members = {
-        META_SUFFIX: _meta(segment, subtasks),
+        META_SUFFIX: b"",
         STATE_SUFFIX: _npy(state.astype("<f4")),
         ACTION_SUFFIX: _npy(action.astype("<f4")),
         SUBTASK_SUFFIX: _npy(subtask.astype("<i4")),
     }
+    findings: list[PictureFinding] = []
     for camera in segment.dataset.cameras:
         clip = _clip(segment, camera.name, segment.row["start"], segment.row["stop"])
-        images = encode_clip(clip, segment.image_size, segment.quality)
+        watch = picture_watch(segment, state)
+        images = encode_clip(clip, segment.image_size, segment.quality, watch.see)
+        findings += watch.findings(camera.name, segment.rules)
         offsets = np.cumsum([0, *map(len, images)], dtype="<i8")
         members[images_suffix(camera.name, segment.image_format)] = b"".join(images)
         members[offsets_suffix(camera.name)] = _npy(offsets)
+    if any(segment.rules[one.reason].severity == "drop" for one in findings):
+        raise PicturesError(findings)
+    members[META_SUFFIX] = _meta(segment, subtasks, findings)
     return Sample(segment.key, members, frames=len(state), label=segment.label)
+
+
+def picture_findings(segment: Segment) -> list[PictureFinding]:
+    """What packing would say of the episode's pictures, without packing them.
+
+    Raises:
+        VideoError: a camera's video cannot be read or does not hold the frames.
+    """
+    state = segment_arrays(segment)[0]
+    findings: list[PictureFinding] = []
+    for camera in segment.dataset.cameras:
+        watch = picture_watch(segment, state)
+        watch_clip(_clip(segment, camera.name, segment.row["start"], segment.row["stop"]), watch.see)
+        findings += watch.findings(camera.name, segment.rules)
+    return findings
+
+
+def picture_watch(segment: Segment, state: np.ndarray) -> PictureWatch:
+    """For one camera of an episode with these states (T, A)."""
+    embodiment = segment.dataset.embodiment
+    spans = embodiment.column("upper") - embodiment.column("lower")
+    return PictureWatch(moving_frames(state, spans, segment.dataset.rate_hz / segment.stride))
+
+
+def example_frame(dataset: DatasetIndex, episode: int) -> bytes | None:
+    """The first readable picture of an episode, as JPEG in the size recorded; None where no camera shows one."""
+    (row, *_) = [*dataset.episodes.filter(pc.field("episode") == episode).to_pylist(), None]
+    if row is None:
+        return None
+    for camera in dataset.cameras:
+        video = row[f"video/{camera.name}"]
+        for frame in range(0, max(1, row["length"] or 1), max(1, (row["length"] or 1) // 4)):
+            if video is None:
+                continue
+            clip = Clip(Path(video["file"]), video["from_s"], dataset.rate_hz, frame, frame + 1)
+            try:
+                return encode_clip(clip, (camera.width, camera.height), 85)[0]
+            except VideoError:
+                continue
+    return None
 
 
 def estimated_frame_bytes(segment: Segment) -> float:
@@ -132,7 +193,7 @@ def _clip(segment: Segment, camera: str, start: int, stop: int) -> Clip:
     return Clip(Path(video["file"]), video["from_s"], segment.dataset.rate_hz, start, stop, segment.stride)
 
 
-def _meta(segment: Segment, subtasks: tuple[str, ...]) -> bytes:
+def _meta(segment: Segment, subtasks: tuple[str, ...], findings: Sequence[PictureFinding]) -> bytes:
     row, dataset = segment.row, segment.dataset
     meta = SegmentMeta(
         dataset=dataset.name,
@@ -142,6 +203,8 @@ def _meta(segment: Segment, subtasks: tuple[str, ...]) -> bytes:
         embodiment=row["embodiment"],
         task=row["task"],
         instruction=row["instruction"],
+        recorded_instruction=row["recorded_instruction"],
+        picture_findings=picture_note(findings) if findings else "",
         success=row["success"] != "no",
         seed=row["seed"],
         split=row["split"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-POINTS = 32
+POINTS = 64
 """States in a signature, evenly spread over the motion."""
 
 

@@ -7,7 +7,7 @@ and size only) and encoding them skips the way through RGB, which costs about ha
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,18 +55,39 @@ class Stills:
         return self.frames[0]
 
 
-def encode_clip(clip: Clip | Stills, size: tuple[int, int], quality: int | None) -> list[bytes]:
+def encode_clip(
+    clip: Clip | Stills,
+    size: tuple[int, int],
+    quality: int | None,
+    watch: Callable[[VideoFrame], None] | None = None,
+) -> list[bytes]:
     """Images of a clip's frames, decoded once and in order; `size` is (width, height) in pixels.
 
-    They are JPEG of this quality, or lossless WebP where it is None.
+    They are JPEG of this quality, or lossless WebP where it is None. `watch` is shown each frame as decoded.
 
     Raises:
         VideoError: the file is unreadable, or has no frame within half a period of one asked for.
     """
     reformatter = VideoReformatter()
-    if quality is None:
-        return [_webp(frame, reformatter, size) for frame in _wanted_frames(clip)]
-    return [_jpeg(frame, reformatter, size, quality) for frame in _wanted_frames(clip)]
+    images = []
+    for frame in _wanted_frames(clip):
+        if watch is not None:
+            watch(frame)
+        if quality is None:
+            images.append(_webp(frame, reformatter, size))
+        else:
+            images.append(_jpeg(frame, reformatter, size, quality))
+    return images
+
+
+def watch_clip(clip: Clip | Stills, watch: Callable[[VideoFrame], None]) -> None:
+    """Decode a clip's frames as `encode_clip` does, and only show them.
+
+    Raises:
+        VideoError: as `encode_clip`.
+    """
+    for frame in _wanted_frames(clip):
+        watch(frame)
 
 
 def _wanted_frames(clip: Clip | Stills) -> Iterator[VideoFrame]:

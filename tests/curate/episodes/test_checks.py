@@ -5,14 +5,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blm.curate.episodes.checks import CHECKS, REASONS, check_episodes
-from blm.curate.episodes.config import Thresholds
+from blm.curate.episodes.checks import check_episodes
+from blm.curate.episodes.measures import MEASURES
+from blm.curate.episodes.reasons import REASONS, RULES
+from blm.curate.episodes.thresholds import CheckSetting, Thresholds
 
 GOOD = {
     "dataset": "a",
     "episode": 0,
     "embodiment": "so100",
     "task": "push-cube",
+    "instruction": "push it",
+    "recorded_instruction": "push it",
     "success": "yes",
     "rate_hz": 20.0,
     "length": 100,
@@ -26,20 +30,67 @@ GOOD = {
     "moves_from": 0,
     "moves_to": 95,
     "identity": "",
+    "instructions": 1,
+    "contradictions": [],
+    "idle_fraction": 0.1,
+    "constant_axes": 0,
+    "action_jump": 0.8,
+    "state_jump": 0.8,
+    "velocity_ratio": 0.8,
+    "jerky_fraction": 0.0,
+    "saturated_s": 0.2,
+    "lag_s": 0.1,
+    "gripper_range": 1.0,
+    "backward_steps": 0,
+    "longest_gap_periods": 1.0,
 }
 SCHEMA = pa.schema(
     [
         *(
             (name, pa.string())
-            for name in ("dataset", "embodiment", "task", "success", "unreadable", "identity")
+            for name in (
+                "dataset",
+                "embodiment",
+                "task",
+                "instruction",
+                "recorded_instruction",
+                "success",
+                "unreadable",
+                "identity",
+            )
         ),
         *(
             (name, pa.int64())
-            for name in ("episode", "length", "rows", "video_frames", "moves_from", "moves_to")
+            for name in (
+                "episode",
+                "length",
+                "rows",
+                "video_frames",
+                "moves_from",
+                "moves_to",
+                "instructions",
+                "constant_axes",
+                "backward_steps",
+            )
         ),
-        *((name, pa.float64()) for name in ("rate_hz", "top_speed")),
+        *(
+            (name, pa.float64())
+            for name in (
+                "rate_hz",
+                "top_speed",
+                "idle_fraction",
+                "action_jump",
+                "state_jump",
+                "velocity_ratio",
+                "jerky_fraction",
+                "saturated_s",
+                "lag_s",
+                "gripper_range",
+                "longest_gap_periods",
+            )
+        ),
         *((name, pa.bool_()) for name in ("contiguous", "finite")),
-        ("missing_videos", pa.list_(pa.string())),
+        *((name, pa.list_(pa.string())) for name in ("contradictions", "missing_videos")),
     ]
 )
 FAULTS = {
@@ -58,7 +109,27 @@ FAULTS = {
     "idle_episode": {"top_speed": 0.001, "moves_from": None, "moves_to": None},
     "too_short": {"moves_from": 40, "moves_to": 40, "rows": 48, "length": 48, "video_frames": 48},
     "too_long": {"rows": 900, "length": 900, "video_frames": 900, "moves_to": 895},
+    "non_monotonic_time": {"backward_steps": 1},
+    "constant_axis": {"constant_axes": 2},
+    "empty_instruction": {"instruction": "", "recorded_instruction": " "},
+    "mismatched_instruction": {"contradictions": ["nothing red in the scene"]},
+    "several_instructions": {"instructions": 2},
+    "instruction_variant": {"recorded_instruction": "Push it."},
+    "unusually_short": {"rows": 20, "length": 20, "video_frames": 20, "moves_to": 15},
+    "mostly_idle": {"idle_fraction": 0.6},
+    "action_jump": {"action_jump": 5.0},
+    "state_jump": {"state_jump": 5.0},
+    "over_velocity": {"velocity_ratio": 2.0},
+    "over_jerk": {"jerky_fraction": 0.7},
+    "saturated_axis": {"saturated_s": 3.0},
+    "late_state": {"lag_s": 0.7},
+    "early_state": {"lag_s": -0.05},
+    "time_gap": {"longest_gap_periods": 4.0},
+    "idle_gripper": {"gripper_range": 0.0},
 }
+DROPPING = [reason for reason in FAULTS if RULES[reason].severity == "drop"]
+WARNING = [reason for reason in FAULTS if RULES[reason].severity == "warn"]
+ELSEWHERE = {"unreadable_video", "near_duplicate", "black_frames", "frozen_frames", "blurred_frames"}
 STRICT = Thresholds(min_duration_s=0.8)
 
 
@@ -74,10 +145,56 @@ def reasons(given: pa.Table, thresholds: Thresholds = STRICT) -> dict[int, str]:
 
 
 def test_there_is_a_fault_for_every_check():
-    assert {make(STRICT).reason for make in CHECKS} == set(FAULTS) == set(REASONS) - {"unreadable_video"}
+    assert set(MEASURES) == set(FAULTS) == set(REASONS) - ELSEWHERE
+    assert set(RULES) == set(REASONS)
 
 
 @pytest.mark.parametrize("reason", FAULTS)
+def test_each_fault_is_found_alone_and_nothing_on_the_others(reason):
+    relaxed = Thresholds(min_duration_s=0.8 if reason == "too_short" else 0.5)
+    found = check_episodes(table({}, {}, {}, {}, FAULTS[reason]), relaxed).findings.to_pylist()
+    expected = {reason, "unusually_short"} if reason == "too_short" else {reason}
+    assert {(row["episode"], row["reason"]) for row in found} <= {(4, one) for one in expected}
+    (row,) = (row for row in found if row["reason"] == reason)
+    assert (row["severity"], row["threshold"], row["unit"]) == (
+        RULES[reason].severity,
+        0.8 if reason == "too_short" else RULES[reason].threshold,
+        RULES[reason].unit,
+    )
+
+
+@pytest.mark.parametrize("reason", WARNING)
+def test_a_warning_drops_nothing_unless_it_is_told_to(reason):
+    rows = table({}, {}, {}, {}, FAULTS[reason])
+    assert len(check_episodes(rows, Thresholds()).kept) == 5
+    checked = check_episodes(rows, Thresholds(), checks={reason: CheckSetting(severity="drop")})
+    assert [row["reason"] for row in checked.dropped.to_pylist()] == [reason]
+
+
+def test_a_check_can_be_turned_off_and_its_threshold_moved():
+    rows = table({}, {"velocity_ratio": 2.0}, {"lag_s": -0.05})
+    checks = {"over_velocity": CheckSetting(threshold=3.0), "early_state": CheckSetting(severity="off")}
+    assert not len(check_episodes(rows, Thresholds(), checks=checks).findings)
+
+
+def test_second_reasons_are_findings_too():
+    checked = check_episodes(table({}, {"finite": False, "success": "no", "lag_s": 0.9}), Thresholds())
+    assert [row["reason"] for row in checked.dropped.to_pylist()] == ["not_finite"]
+    assert [row["reason"] for row in checked.findings.to_pylist()] == [
+        "not_finite",
+        "not_successful",
+        "late_state",
+    ]
+
+
+def test_a_gripper_need_not_move_where_the_task_is_done_without_it():
+    still = {"gripper_range": 0.0}
+    assert not len(check_episodes(table(still, still, still), Thresholds()).findings)
+    picking = still | {"task": "pick-cube"}
+    assert len(check_episodes(table(picking, picking, picking), Thresholds()).findings) == 3
+
+
+@pytest.mark.parametrize("reason", DROPPING)
 def test_each_fault_is_dropped_for_its_reason_with_value_and_threshold(reason):
     checked = check_episodes(table({}, {}, {}, {}, FAULTS[reason]), STRICT)
     (row,) = checked.dropped.to_pylist()
@@ -94,7 +211,7 @@ def test_words_say_what_a_number_cannot():
 
 
 @settings(max_examples=25, deadline=None)
-@given(faults=st.lists(st.sampled_from(["good", *FAULTS]), min_size=1, max_size=12))
+@given(faults=st.lists(st.sampled_from(["good", *DROPPING]), min_size=1, max_size=12))
 def test_episodes_in_are_kept_plus_dropped(faults):
     given_rows = table(*(FAULTS.get(name, {}) for name in faults))
     checked = check_episodes(given_rows, STRICT)

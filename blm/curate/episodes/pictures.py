@@ -1,0 +1,135 @@
+"""What the pictures of an episode are worth: too dark, standing still while the arm moves, without edges.
+
+Frames are looked at while they are decoded for packing, on every few lines of the video's own luma plane; that costs a
+few hundredths of decoding and encoding.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from av.video.frame import VideoFrame
+
+from blm.curate.episodes.reasons import Reason, Rule
+from blm.curate.episodes.video import VideoError
+
+DARK_LUMA = 26
+"""Mean luma of a dark picture; video black is 16."""
+
+STILL_LUMA = 3
+"""Where no point differs by more than this from the frame before, the difference is the encoder's."""
+
+BLURRED_SHARPNESS = 2.0
+"""Variance of the second difference along lines, luma squared: hundreds for a sharp scene."""
+
+MOVING_RANGES_S = 0.1
+"""An arm axis at this speed, axis ranges per second, moves the picture."""
+
+_LINES = 48
+_PLANAR = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray", "nv12")
+
+
+@dataclass(frozen=True)
+class PictureFinding:
+    """A reason, the measured value in its rule's unit, and the camera or what a decoder said."""
+
+    reason: Reason
+    value: float
+    note: str
+
+
+@dataclass
+class PictureWatch:
+    """Looks at the frames of one camera, in order.
+
+    `moving` (T,): whether the arm moved on the way to each frame; what is not known counts as resting.
+    """
+
+    moving: np.ndarray
+    seen: int = 0
+    dark: int = 0
+    blurred: int = 0
+    compared: int = 0
+    still: int = 0
+    _before: np.ndarray | None = field(default=None, repr=False)
+
+    def see(self, frame: VideoFrame) -> None:
+        """Take the next frame into account."""
+        lines = _luma_lines(frame)
+        self.dark += bool(lines.mean() < DARK_LUMA)
+        self.blurred += bool(_sharpness(lines) < BLURRED_SHARPNESS)
+        if self._before is not None and self.seen < len(self.moving) and self.moving[self.seen]:
+            self.compared += 1
+            self.still += bool(np.abs(lines - self._before).max() <= STILL_LUMA)
+        self._before = lines
+        self.seen += 1
+
+    def findings(self, camera: str, rules: Mapping[Reason, Rule]) -> list[PictureFinding]:
+        """What breaks a rule that is not off; a picture without edges because it is dark is dark only."""
+        shares: dict[Reason, float] = {
+            "black_frames": self.dark / max(1, self.seen),
+            "frozen_frames": self.still / max(1, self.compared),
+            "blurred_frames": max(0, self.blurred - self.dark) / max(1, self.seen),
+        }
+        broken = [one for one, share in shares.items() if share > rules[one].threshold]
+        if "black_frames" in broken and "frozen_frames" in broken:
+            broken.remove("frozen_frames")
+        return [
+            PictureFinding(one, round(shares[one], 6), camera)
+            for one in broken
+            if rules[one].severity != "off"
+        ]
+
+
+class PicturesError(VideoError):
+    """Pictures break a rule of severity `drop`; the message is a `picture_note`."""
+
+    def __init__(self, findings: Sequence[PictureFinding]) -> None:
+        super().__init__(picture_note(findings))
+        self.findings = tuple(findings)
+
+
+def moving_frames(state: np.ndarray, spans: np.ndarray, rate_hz: float) -> np.ndarray:
+    """(T,) bool: whether an axis moved between the frame before and this one.
+
+    Args:
+        state: (T, A) axis values of the frames that are looked at.
+        spans: (A,) range of each axis, axis units.
+        rate_hz: of these frames.
+    """
+    if not len(state):
+        return np.zeros(0, bool)
+    speed = np.abs(np.diff(state, axis=0)) / spans * rate_hz
+    return np.concatenate([[False], speed.max(axis=1) > MOVING_RANGES_S])
+
+
+def picture_note(findings: Sequence[PictureFinding]) -> str:
+    """Findings as one text, which travels with an episode that is left out."""
+    return json.dumps([[one.reason, one.value, one.note] for one in findings])
+
+
+def read_picture_note(note: str) -> list[PictureFinding]:
+    """The findings in a text of `picture_note`; none where it is something else."""
+    try:
+        return [PictureFinding(reason, value, camera) for reason, value, camera in json.loads(note)]
+    except ValueError:
+        return []
+
+
+def _luma_lines(frame: VideoFrame) -> np.ndarray:
+    """(L, width) int16: evenly spread whole lines of the luma plane."""
+    if frame.format.name in _PLANAR:
+        plane = frame.planes[0]
+        whole = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+    else:
+        whole = frame.to_ndarray(format="gray")
+    return whole[:: max(1, len(whole) // _LINES)].astype(np.int16)
+
+
+def _sharpness(lines: np.ndarray) -> float:
+    """Variance of the second difference along lines."""
+    bend = lines[:, 2:] - 2 * lines[:, 1:-1] + lines[:, :-2]
+    return float(np.square(bend, dtype=np.int32).mean())
