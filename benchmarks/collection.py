@@ -15,7 +15,6 @@ import resource
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -92,7 +91,7 @@ def instrument() -> Stopwatch:
     return watch
 
 
-def measure_pair(robot: str, task: str, episodes: int, size: int, watch: Stopwatch) -> dict[str, float]:
+def measure_pair(robot: str, task: str, options: argparse.Namespace, watch: Stopwatch) -> dict[str, float]:
     """Record one pair here; returns demonstration seconds, CPU seconds in all, and those of each stage."""
     from blm.collect.attempts import CollectConfig, open_simulation
     from blm.collect.session import collect
@@ -105,30 +104,36 @@ def measure_pair(robot: str, task: str, episodes: int, size: int, watch: Stopwat
         workcell = open_simulation(config)
         workcell[0].reset(0)  # makes the graphics context
         opening = time.process_time() - began
+        watch.seconds.clear()
         return workcell
 
     with tempfile.TemporaryDirectory() as folder:
         config = CollectConfig(
-            robot=robot, task=task, episodes=episodes, image_size=size, output=Path(folder) / "dataset"
+            robot=robot,
+            task=task,
+            episodes=options.episodes,
+            image_size=options.image_size,
+            shadows=options.shadows,
+            output=Path(folder) / "dataset",
         )
         began = time.process_time()
-        watch.seconds.clear()
         summary = collect(config, open_workcell=open_timed)
         cpu = time.process_time() - began - opening
     demonstrated = summary.frames / config.embodiment().control_rate_hz
     return {"demonstrated": demonstrated, "cpu": cpu, "opening": opening} | watch.seconds
 
 
-def measure_suite(robots: tuple[str, ...], tasks: tuple[str, ...], episodes: int, size: int) -> None:
+def measure_suite(options: argparse.Namespace) -> None:
     """Record a suite with as many workers as cores, and print its pace in wall and in CPU time."""
     from blm.collect.suite import SuiteConfig, collect_suite
 
     with tempfile.TemporaryDirectory() as folder:
         config = SuiteConfig(
-            robots=robots,
-            tasks=tasks,
-            episodes=episodes,
-            image_size=size,
+            robots=options.robots,
+            tasks=options.tasks,
+            episodes=options.episodes,
+            image_size=options.image_size,
+            shadows=options.shadows,
             output=Path(folder) / "suite",
             workers=CORES,
         )
@@ -165,18 +170,22 @@ def _sum(rows: list[dict[str, float]]) -> dict[str, float]:
     return total
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
 def _options() -> argparse.Namespace:
     from blm.schemas.embodiment import embodiment_names
     from blm.schemas.task import task_names
 
-    names: Callable[[str], tuple[str, ...]] = lambda text: tuple(text.split(","))  # noqa: E731
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--robots", type=names, default=embodiment_names(), help="names with commas (default: all)"
+        "--robots", type=_names, default=embodiment_names(), help="names with commas (default: all)"
     )
-    parser.add_argument("--tasks", type=names, default=task_names(), help="names with commas (default: all)")
+    parser.add_argument("--tasks", type=_names, default=task_names(), help="names with commas (default: all)")
     parser.add_argument("--episodes", type=int, default=3, help="per pair (default: 3)")
     parser.add_argument("--image-size", type=int, default=256, help="pixels (default: 256)")
+    parser.add_argument("--no-shadows", dest="shadows", action="store_false", help="pictures without shadows")
     parser.add_argument("--suite", action="store_true", help="also record them as one suite, in wall time")
     return parser.parse_args()
 
@@ -185,14 +194,14 @@ def main() -> None:
     """Print a line per pair, per robot and for all."""
     options = _options()
     watch = instrument()
-    measure_pair(options.robots[0], options.tasks[0], 1, options.image_size, watch)  # imports and first calls
+    measure_pair(options.robots[0], options.tasks[0], options, watch)  # imports and first calls
     stages = "".join(f"{stage:>12}" for stage in (*STAGES, "other"))
     print(f"{'':<28}{'recorded':>10}{'CPU':>10}{f'{CORES} cores':>10}{stages}")
     everything = []
     for robot in options.robots:
         rows = []
         for task in options.tasks:
-            rows.append(measure_pair(robot, task, options.episodes, options.image_size, watch))
+            rows.append(measure_pair(robot, task, options, watch))
             print(_line(f"{robot} {task}", rows[-1]), flush=True)
         print(_line(robot, _sum(rows)) + "\n")
         everything += rows
@@ -202,7 +211,7 @@ def main() -> None:
     print(f"{pace:.1f}× real time on {CORES} cores; the target is {TARGET:.0f}×")
     print(f"opening a workcell (not in the above): {total['opening'] / len(everything):.2f} s CPU")
     if options.suite:
-        measure_suite(options.robots, options.tasks, options.episodes, options.image_size)
+        measure_suite(options)
 
 
 if __name__ == "__main__":

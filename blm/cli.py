@@ -70,6 +70,9 @@ ModelsOption = Annotated[
     str, typer.Option(help="Robot models: own (shipped), or menagerie (vendor meshes you have).")
 ]
 
+ShadowsOption = Annotated[
+    bool, typer.Option("--shadows/--no-shadows", help="Without a GPU, pictures without shadows cost a third.")
+]
 VarietyOption = Annotated[
     str,
     typer.Option(
@@ -236,6 +239,7 @@ def collect(
     image_size: ImageSize = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes; the dataset does not depend on it.")] = 1,
     models: ModelsOption = "own",
+    shadows: ShadowsOption = True,
     variety: VarietyOption = "none",
     noise: NoiseOption = 0.0,
     as_json: JsonOption = False,
@@ -266,6 +270,7 @@ def collect(
         image_size=image_size,
         workers=workers,
         models=models,
+        shadows=shadows,
         variety=Variety.parse(variety),
         noise=noise,
     )
@@ -317,6 +322,7 @@ def collect_suite(
     keep_failures: KeepFailures = False,
     image_size: ImageSize = None,
     models: ModelsOption = "own",
+    shadows: ShadowsOption = True,
     variety: VarietyOption = "none",
     noise: NoiseOption = 0.0,
     as_json: JsonOption = False,
@@ -345,6 +351,7 @@ def collect_suite(
         keep_failures=keep_failures,
         image_size=image_size,
         models=models,
+        shadows=shadows,
         variety=Variety.parse(variety),
         noise=noise,
     )

@@ -47,7 +47,7 @@ class CollectSettings(FrozenModel):
     `episodes` is how many of a task a dataset shall hold in the end; `image_size` (pixels, square) replaces the
     cameras' own. A task is given up after `attempts_per_episode` × `episodes` attempts. Without `record` no picture
     is made and nothing kept: only how the attempts end is of interest. `noise` scales pushes off the commands, which
-    are recorded as they were sent (`blm.collect.sim.disturbance`); 0 for none.
+    are recorded as they were sent (`blm.collect.sim.disturbance`); 0 for none. `shadows` are most of a picture's cost.
     """
 
     episodes: int = Field(default=10, ge=1)
@@ -60,6 +60,7 @@ class CollectSettings(FrozenModel):
     image_size: int | None = Field(default=None, ge=32, le=4096)
     workers: int = Field(default=1, ge=1)
     models: str = "own"
+    shadows: bool = True
     variety: Variety = Variety()
     noise: float = Field(default=0.0, ge=0.0, le=3.0)
     attempts_per_episode: int = Field(default=5, ge=1)
@@ -95,6 +96,7 @@ def open_simulation(config: CollectConfig) -> tuple[Environment, Agent]:
         task,
         models=config.models,
         render=config.record,
+        shadows=config.shadows,
         variety=config.variety,
         disturbance=Disturbance(scale=config.noise) if config.noise else None,
     )

@@ -13,6 +13,7 @@ from typing import Any
 from blm.collect.attempts import CollectSettings
 from blm.collect.attempts_table import Attempt, cause
 from blm.collect.contact_sheet import robot_sheet
+from blm.collect.sim.variety import Variety
 from blm.pages.proportion import wilson_interval
 from blm.schemas.episode import RECORDING_FILE
 from blm.schemas.errors import DatasetError
@@ -248,7 +249,12 @@ def command_line(summary: SuiteSummary) -> str:
     words += ["--episodes", str(summary.episodes), "--seed", str(summary.settings["seed"])]
     for key, value in summary.settings.items():
         field = CollectSettings.model_fields.get(key)
-        if key == "seed" or field is None or value == field.default or isinstance(value, dict | list):
+        if key in ("seed", "video") or field is None:
+            continue
+        default = field.default
+        if key == "variety":
+            value, default = str(Variety.model_validate(value)), str(default)
+        if value == default:
             continue
         option = key.replace("_", "-")
         if isinstance(value, bool):
