@@ -19,12 +19,13 @@ from blm.collect.planning.collision import (
 )
 from blm.collect.planning.failure import Failure, FailureCause
 from blm.collect.planning.kinematics import Kinematics
-from blm.collect.planning.path import joint_paces, smooth
+from blm.collect.planning.path import SmoothPath, joint_paces, smooth
 from blm.collect.planning.pose import Pose, ToolTarget, tool_rotation
 from blm.collect.planning.primitives import Check, Primitive
 from blm.collect.planning.scene import Variation
 from blm.collect.planning.servo import KEEP_EVERY, SUBSTEPS, Servos
 from blm.collect.planning.timing import Limits, progress_at_rate
+from blm.collect.planning.torque import TorqueModel
 from blm.schemas.errors import PlanningError
 
 _BLENDS_S = (0.3, 0.2, 0.12, 0.06)
@@ -32,18 +33,31 @@ _STRAIGHT_STEP_M = 0.01
 _STRAIGHT_STEP_RAD = 0.1
 _CHECK_STEP = 0.04
 _RAISES_M = (0.05, 0.1)
+_SLOWER = (1.0, 0.7, 0.45)
+"""Shares of the speed at which a motion is tried that needs more torque than there is."""
 _CAREFUL = 1.5
 """How much slower to go close by obstacles, where a servo's error matters."""
 
 
 @dataclass(frozen=True)
 class Motion:
-    """Commands (N, A) in axis units, one per control tick, with the primitive's name of each; checks at its end."""
+    """A stretch from rest to rest.
+
+    Attributes:
+        commands: (N, A), axis units, one per control tick.
+        names: of the primitive at each tick.
+        held: name of the object carried at each tick.
+        check: looked at after its end.
+        length_rad: of the arm's path in joint space.
+        peak_torque_share: the largest share of a joint's torque limit that it needs; 0 where none is known.
+    """
 
     commands: np.ndarray
-    names: tuple[str, ...]
-    check: Check | None
-    length_rad: float
+    names: tuple[str, ...] = ()
+    held: tuple[str | None, ...] = ()
+    check: Check | None = None
+    length_rad: float = 0.0
+    peak_torque_share: float = 0.0
 
 
 class InfeasibleError(PlanningError):
@@ -82,6 +96,7 @@ class MotionPlanner:
         kinematics: Kinematics,
         checker: CollisionChecker,
         servos: Servos,
+        torques: TorqueModel,
         generator: np.random.Generator,
     ) -> None:
         self._kinematics = kinematics
@@ -89,6 +104,7 @@ class MotionPlanner:
         self._generator = generator
         self._embodiment = kinematics.embodiment
         self._servos = servos
+        self._torques = torques
         self._limits = Limits.of(self._embodiment)
         self.rejected_targets = self.sampled_paths = self.searches_left = self.blocked_ways = 0
 
@@ -244,27 +260,50 @@ class MotionPlanner:
         return self._kinematics.solve(target, [configuration])
 
     def _motion(self, legs: Sequence[_Leg], variation: Variation) -> Motion:
-        """Smooth, time and check a run of legs; with less rounding if the arm would touch something."""
+        """Smooth, time and check a run of legs; with less rounding if the arm would touch something.
+
+        Slower where that would take more torque than the motors have.
+        """
         points, paces, at_least = _joined(legs)
-        rate, cause = self._embodiment.control_rate_hz, ""
+        cause = ""
         cornered = len(legs) > 1 or legs[0].cornered
         for blend in _BLENDS_S if cornered else (0.0,):
             path = smooth(points, paces, self._limits.acceleration, blend)
-            sampled = path.at(progress_at_rate(path, self._limits, rate, variation.speed, at_least))
-            stages = np.clip(np.ceil(sampled[:, -1] - 1e-6).astype(int) - 1, 0, len(legs) - 1)
-            targets = self._kinematics.clip(sampled[:, :-1])
+            targets, stages, share = self._within_torque(path, variation.speed, at_least, legs)
             cause = self._collision_underway(targets, points[0, :-1], stages, legs)
             if cause is None:
-                return self._as_commands(targets, stages, legs)
+                return self._as_commands(targets, stages, legs, share)
         raise InfeasibleError(legs[0].primitive.name, Failure(FailureCause.COLLISION, f"{cause} on the way"))
 
-    def _as_commands(self, targets: np.ndarray, stages: np.ndarray, legs: Sequence[_Leg]) -> Motion:
+    def _within_torque(
+        self, path: SmoothPath, speed: float, at_least_s: float, legs: Sequence[_Leg]
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """Configurations (N, A) of successive ticks along a path, the leg (N,) of each, and the torque share."""
+        rate, share = self._embodiment.control_rate_hz, np.inf
+        start = path.at(np.zeros(1))[0, :-1]
+        for slower in _SLOWER:
+            sampled = path.at(progress_at_rate(path, self._limits, rate, slower * speed, at_least_s))
+            stages = np.clip(np.ceil(sampled[:, -1] - 1e-6).astype(int) - 1, 0, len(legs) - 1)
+            targets = self._kinematics.clip(sampled[:, :-1])
+            held = [legs[stage].primitive.holding for stage in stages]
+            share = self._torques.peak_share(targets, start, rate, held)
+            if share <= 1.0:
+                return targets, stages, share
+        detail = f"{share:.0%} of a motor's torque is needed"
+        raise InfeasibleError(legs[0].primitive.name, Failure(FailureCause.TORQUE_LIMIT, detail))
+
+    def _as_commands(
+        self, targets: np.ndarray, stages: np.ndarray, legs: Sequence[_Leg], torque_share: float
+    ) -> Motion:
+        carried = [legs[stage].primitive.holding for stage in stages]
         arm = np.diff(targets[:, list(self._embodiment.arm_indices)], axis=0)
         return Motion(
             commands=self._embodiment.from_model(targets),
             names=tuple(legs[stage].primitive.name for stage in stages),
+            held=tuple(holding.name if holding else None for holding in carried),
             check=legs[-1].primitive.check,
             length_rad=float(np.linalg.norm(arm, axis=1).sum()),
+            peak_torque_share=torque_share,
         )
 
     def _collision_underway(

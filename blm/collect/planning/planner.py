@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -18,6 +19,7 @@ from blm.collect.planning.primitives import Primitive, retract
 from blm.collect.planning.scene import PlannableEnvironment, Scene, Variation, observe_scene
 from blm.collect.planning.servo import Servos
 from blm.collect.planning.skills import find_skill
+from blm.collect.planning.torque import TorqueModel
 from blm.collect.sim.objects import object_element
 from blm.schemas.errors import PlanningError
 from blm.schemas.rollout import Command, EpisodeStart, Observation
@@ -52,6 +54,7 @@ class PlannerAgent:
         bodies = {name: object_element(name) for name in (*environment.task.objects, *environment.obstacles)}
         self._checker = CollisionChecker(environment.model, self._embodiment, bodies)
         self._servos = Servos.of(environment.model, self._embodiment)
+        self._torques = TorqueModel(environment.model, self._embodiment, bodies)
         self._gripper = gripper_shape(environment.model, self._embodiment)
         self._generator = np.random.default_rng(0)
         self._begin()
@@ -90,6 +93,7 @@ class PlannerAgent:
             "path_length_rad": round(self._length, 4),
             "planned_time_s": round(self._planned_ticks / self._embodiment.control_rate_hz, 3),
             "recoveries": self._recoveries,
+            "peak_torque_share": round(self._torque_share, 4),
             "largest_push_m": round(self._environment.largest_push_m, 4),
             "failure_cause": failure.cause.value if failure else None,
             "failure": failure.detail if failure else None,
@@ -98,10 +102,10 @@ class PlannerAgent:
     def _begin(self) -> None:
         self._kinematics.solves = self._checker.checks = 0
         self._resampled = self._sampled = self._recoveries = self._planned_ticks = 0
-        self._length = 0.0
+        self._length = self._torque_share = 0.0
         self._failure: Failure | None = None
         self._motions: list[Motion] = []
-        self._motion = Motion(np.zeros((0, len(self._embodiment.axes))), (), None, 0.0)
+        self._motion = Motion(np.zeros((0, len(self._embodiment.axes))))
         self._tick = self._waited = self._held = 0
         self._last, self._name = np.zeros(len(self._embodiment.axes)), ""
 
@@ -113,7 +117,7 @@ class PlannerAgent:
         scene = observe_scene(self._environment, self._kinematics, self._gripper, start)
         axes = len(self._embodiment.axes)
         variation = Variation.drawn(self._generator, self._embodiment) if vary else Variation.none(axes)
-        planner = MotionPlanner(self._kinematics, self._checker, self._servos, self._generator)
+        planner = MotionPlanner(self._kinematics, self._checker, self._servos, self._torques, self._generator)
         away = [self._backing_away(scene)] if leaving else []
         failure: InfeasibleError | None = None
         for searches in (0, MAX_SEARCHES):
@@ -160,12 +164,13 @@ class PlannerAgent:
         self._resampled += planner.rejected_targets
         self._sampled += planner.sampled_paths
         self._length += sum(motion.length_rad for motion in self._motions)
+        self._torque_share = max(self._torque_share, *(motion.peak_torque_share for motion in self._motions))
         self._planned_ticks += sum(len(motion.commands) for motion in self._motions)
 
     def _next_motion(self, observation: Observation) -> None:
         """Judge the motion just finished and take the next one, from a new plan if it failed."""
         failure = self._motion.check(self._environment, observation) if self._motion.check else None
-        self._motion = Motion(self._motion.commands, self._motion.names, None, 0.0)
+        self._motion = replace(self._motion, check=None)
         if failure is not None:
             self._recover(failure)
         if self._motions:

@@ -95,6 +95,7 @@ def test_metrics_are_json_ready_and_complete():
         "path_length_rad",
         "planned_time_s",
         "recoveries",
+        "peak_torque_share",
         "largest_push_m",
         "failure_cause",
         "failure",
