@@ -25,6 +25,7 @@ from blm.curate.episodes.checks import Checked, check_episodes, with_unpacked
 from blm.curate.episodes.config import SplitsConfig
 from blm.curate.episodes.index import DatasetIndex
 from blm.curate.episodes.inputs import index_all, named_sources
+from blm.curate.episodes.locate import locate_datasets
 from blm.curate.episodes.mixture import group_label, mixture_of
 from blm.curate.episodes.packing import Packed, pack_all, plan_shards
 from blm.curate.episodes.segment import Segment
@@ -60,12 +61,14 @@ def build_splits(config: SplitsConfig, progress: Progress | None = None) -> Buil
 
     Raises:
         DatasetError: an input is unusable as a whole, inputs do not fit together, or no episode is left.
-        ConfigError: inputs repeat.
+        ConfigError: inputs repeat, or are not there.
         OutputExistsError: the output folder holds something else and `overwrite` is not set.
         EngineError: the Ray cluster does not answer or gave up.
     """
+    progress = progress or silent
+    config = locate_datasets(config, progress)
     with open_engine(config.engine, config.ray_address) as engine:
-        return _build(config, engine, progress or silent)
+        return _build(config, engine, progress)
 
 
 def _build(config: SplitsConfig, engine: Engine, progress: Progress) -> BuildSummary:

@@ -52,16 +52,22 @@ def embodiment_statistics(
 
     Frames with a value that is not finite are left out.
     """
-    counted = _passed(sources, lambda _: _Counting(len(embodiment.axes)))
-    placed = _passed(sources, lambda which: _Placing(counted[which]))
+    found = passed_statistics(len(embodiment.axes), sources)
     return EmbodimentStatistics(
         axis_names=embodiment.axis_names,
         gripper_index=embodiment.gripper_index,
         rate_hz=rate_hz,
         cameras=tuple(cameras),
-        state=placed["state"].result(),
-        action=placed["action"].result(),
+        state=found["state"],
+        action=found["action"],
     )
+
+
+def passed_statistics(axes: int, sources: Sequence[FrameSource]) -> dict[str, AxisStatistics]:
+    """Of `state` and of `action`; see `embodiment_statistics`."""
+    counted = _passed(sources, lambda _: _Counting(axes))
+    placed = _passed(sources, lambda which: _Placing(counted[which]))
+    return {which: one.result() for which, one in placed.items()}
 
 
 def axis_statistics(values: np.ndarray) -> AxisStatistics:

@@ -4,7 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.synthetic_dataset import joint_names, write_dataset
 from blm.curate.episodes.config import DatasetSource
 from blm.curate.episodes.features import Features, infer_features
 from blm.curate.episodes.frame_batches import DEFAULT_RESOURCES
@@ -14,6 +13,7 @@ from blm.schemas.episode import ACTION, STATE
 from blm.schemas.errors import DatasetError
 from blm.schemas.yaml_model import validate
 from tests.curate.episodes.editing import as_stock, edit_info
+from tests.large_dataset import joint_names, write_dataset
 
 
 def features(root: Path, **source) -> Features:

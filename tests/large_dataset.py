@@ -1,4 +1,4 @@
-"""A LeRobot v3 dataset without videos, as large as asked for: what the benchmarks of curation read."""
+"""A LeRobot v3 dataset without videos, as large as asked for, of a robot that nobody described."""
 
 from __future__ import annotations
 
