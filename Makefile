@@ -1,6 +1,6 @@
 # The environment is .venv in this checkout; every target brings it in line with requirements.lock first.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu test-vendor-models check bench lock
+.PHONY: help setup demo test test-slow test-gpu test-vendor-models check bench pictures lock
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
@@ -34,6 +34,9 @@ check: setup ## lint, format, types and allowed imports
 bench: setup ## run every script under benchmarks/ (one: make bench ARGS=benchmarks/NAME.py)
 	@set -e; for script in $(or $(ARGS),$(sort $(wildcard benchmarks/*.py))); do \
 		echo "== $$script"; $(BIN)/python "$$script"; done
+
+pictures: setup ## draw the pictures of the documentation again (docs/pictures)
+	$(BIN)/python tools/pictures.py
 
 lock: setup ## resolve requirements.lock again from pyproject.toml (UPGRADE=1 takes newer releases)
 	$(BIN)/uv pip compile --quiet --universal --python-version "$$(cat .python-version)" --generate-hashes --no-header \
