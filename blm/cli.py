@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -193,6 +194,25 @@ def _print_training(summary: Any) -> None:
         typer.echo(f"held-out: {figures}")
 
 
+def _print_inspections(inspections: Sequence[Any]) -> None:
+    """A table per dataset, and the lines that would say the same."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    for one in inspections:
+        typer.echo(f"{one.name}: {one.episodes} episodes, {one.frames} frames, {one.path}")
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for column in ("", "inferred", "because"):
+            table.add_column(column)
+        for row in one.found:
+            table.add_row(row.what, escape(row.value), escape(row.reason))
+        for wording, count in list(one.tasks.items())[:5]:
+            table.add_row("task", escape(wording) or "(none)", f"{count} episodes")
+        Console().print(table)
+        typer.echo(f"to override, in splits.yaml:\n{one.override}")
+
+
 def _print_success(summary: Any) -> None:
     """The table of a closed-loop evaluation."""
     from rich.console import Console
@@ -211,6 +231,32 @@ def _print_success(summary: Any) -> None:
 def _print_build(output: Path, inputs: int, kept: int, dropped: dict[str, int], unit: str) -> None:
     reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "none"
     typer.echo(f"{output}: {inputs} {unit} in, {kept} kept, dropped: {reasons}")
+
+
+def _print_diagnosis(diagnosis: Any) -> None:
+    unit = "episodes" if diagnosis.kind == "datasets" else f"samples of a {diagnosis.kind} build"
+    for problem in diagnosis.problems:
+        typer.secho(f"broken: {problem}", fg="red")
+    for row in diagnosis.by_reason():
+        colour = "red" if row["severity"] == "drop" else "yellow"
+        typer.secho(f"{row['severity']}: {row['reason']}", fg=colour, nl=False)
+        typer.echo(f", {_counted(row['episodes'], 'episode')}: {row['meaning']}")
+        for worst in row["worst"]:
+            note = f"  {worst['note']}" if worst["note"] else ""
+            typer.echo(
+                f"    {worst['dataset']} {worst['episode']}: {worst['value']:.4g} {row['unit']} "
+                f"(allowed {row['threshold']:g}){note}"
+            )
+        typer.echo(f"    {row['remedy']}")
+    dropped, warned = diagnosis.count("drop"), diagnosis.count("warn")
+    found = f"{_counted(dropped, 'finding')} that drop an episode, {_counted(warned, 'warning')}"
+    broken = f", {_counted(len(diagnosis.problems), 'problem')} with the whole" if diagnosis.problems else ""
+    clean = not (dropped or warned or diagnosis.problems)
+    typer.echo(f"{diagnosis.path}: {diagnosis.examined} {unit}; {'clean' if clean else found + broken}")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _plain(summary: Any) -> dict[str, Any]:
@@ -400,10 +446,42 @@ def _print_suite(summary: Any) -> None:
         typer.echo(f"next: blm curate build-splits {datasets} --output splits")
 
 
+@curate_app.command("inspect")
+def inspect(
+    datasets: Annotated[
+        list[Path] | None,
+        typer.Argument(help="LeRobot datasets: folders, folders of them, or ORG/NAME.", show_default=False),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="splits.yaml; its datasets and their overrides.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what is in datasets, and what was inferred: robot, axes, state, action, cameras. Nothing is built.
+
+    Example: blm curate inspect recordings/so100-push-cube
+    """
+    from blm.curate.episodes.config import SplitsConfig, read_splits_config
+    from blm.curate.episodes.inspection import inspect_datasets
+
+    settings = _build_settings({"datasets": datasets or None}, config, None, Path("splits"), overwrite=False)
+    built = read_splits_config(config, **settings) if config else _checked(SplitsConfig, **settings)
+    with _progress_bar(as_json) as progress:
+        inspections = inspect_datasets(built, progress)
+    if as_json:
+        _print_json({"datasets": [asdict(one) for one in inspections]})
+        return
+    _print_inspections(inspections)
+    typer.echo(
+        f"next: blm curate build-splits {' '.join(str(one.path) for one in inspections)} --output splits"
+    )
+
+
 @curate_app.command("build-splits")
 def build_splits(
     datasets: Annotated[
-        list[Path] | None, typer.Argument(help="LeRobot v3 dataset folders.", show_default=False)
+        list[Path] | None,
+        typer.Argument(help="LeRobot datasets: folders, folders of them, or ORG/NAME.", show_default=False),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder of the build.", show_default="splits")] = None,
     config: Annotated[Path | None, typer.Option(help="splits.yaml; options here win over it.")] = None,
@@ -634,6 +712,36 @@ def physical(
         return
     _print_success(summary)
     typer.echo(f"report: {summary.output / 'report.html'}")
+
+
+@app.command()
+def doctor(
+    path: Annotated[
+        Path,
+        typer.Argument(help="A LeRobot dataset, a folder of them, or a finished build.", show_default=False),
+    ],
+    config: Annotated[
+        Path | None, typer.Option(help="splits.yaml whose thresholds and checks count.", show_default="none")
+    ] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Leave videos and shards unread.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail too (exit code 1).")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find what is wrong with a dataset or a build, and say what to do about it.
+
+    Episodes are judged as a build judges them. Exit code: 0 clean, 1 something is wrong, 2 nothing to look at.
+
+    Example: blm doctor recordings/so100-pick-cube
+    """
+    from blm.curate.doctor import diagnose
+
+    with _progress_bar(as_json) as progress:
+        diagnosis = diagnose(path, config, fast, progress)
+    if as_json:
+        _print_json(diagnosis.as_json())
+    else:
+        _print_diagnosis(diagnosis)
+    raise typer.Exit(diagnosis.exit_code(strict))
 
 
 @app.command()

@@ -109,9 +109,9 @@ def with_unpacked(
     thresholds: Thresholds,
     checks: Mapping[Reason, CheckSetting],
 ) -> Checked:
-    """`checked` with the episodes that packing left out because of their pictures, by (dataset, episode).
+    """`checked` with what is said of the pictures of episodes, by (dataset, episode), after decoding them.
 
-    A note that does not say a reason of its own (see `picture_note`) means an unreadable video.
+    A note that is not a `picture_note` means an unreadable video. Episodes with a finding of severity `drop` go.
     """
     rules = resolve_rules(thresholds, checks)
     findings = [
@@ -120,14 +120,13 @@ def with_unpacked(
         for finding in _as_findings(note, rules)
     ]
     added = pa.Table.from_pylist(findings, schema=FINDINGS_SCHEMA)
-    left = [
-        (one, number) not in notes
-        for one, number in zip(*(checked.kept[name].to_pylist() for name in _KEY), strict=True)
-    ]
+    dropped = _first_of_each(added)
+    gone = set(zip(*(dropped[name].to_pylist() for name in _KEY), strict=True))
+    kept = zip(*(checked.kept[name].to_pylist() for name in _KEY), strict=True)
     by = [(name, "ascending") for name in _KEY]
     return Checked(
-        kept=checked.kept.filter(pa.array(left, pa.bool_())),
-        dropped=pa.concat_tables([checked.dropped, _first_of_each(added)]).sort_by(by),
+        kept=checked.kept.filter(pa.array([key not in gone for key in kept], pa.bool_())),
+        dropped=pa.concat_tables([checked.dropped, dropped]).sort_by(by),
         findings=pa.concat_tables([checked.findings, added]).sort_by(by),
     )
 

@@ -74,7 +74,7 @@ class PictureWatch:
             "frozen_frames": self.still / max(1, self.compared),
             "blurred_frames": max(0, self.blurred - self.dark) / max(1, self.seen),
         }
-        broken = [one for one, share in shares.items() if share > rules[one].threshold]
+        broken: list[Reason] = [one for one, share in shares.items() if share > rules[one].threshold]
         if "black_frames" in broken and "frozen_frames" in broken:
             broken.remove("frozen_frames")
         return [
