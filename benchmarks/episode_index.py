@@ -15,77 +15,90 @@ import tempfile
 import time
 from pathlib import Path
 
+import yaml
+
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from tests.large_dataset import write_dataset  # noqa: E402
+from blm.curate.episodes.config import DatasetSource  # noqa: E402
+from blm.curate.episodes.frame_batches import Resources, read_batches  # noqa: E402
+from blm.curate.episodes.frames import Columns  # noqa: E402
+from blm.curate.episodes.index import index_dataset  # noqa: E402
+from tests.large_dataset import joint_names, write_dataset  # noqa: E402
 
 AXES = 14
 LAYOUTS = {"many episodes per file": False, "one file per episode": True}
 
 
 def main(frames: int = 1_200_000, memory_gb: float = 2.0) -> None:
-    """Print a table; every figure comes from a process of its own, less what importing takes."""
-    rows = []
+    """Print a row per figure; each comes from a process of its own that has done the same on 3,000 frames before."""
     with tempfile.TemporaryDirectory() as folder:
         for number, (layout, file_per_episode) in enumerate(LAYOUTS.items()):
-            root = write_dataset(
-                Path(folder) / f"bench{number}", frames, AXES, file_per_episode=file_per_episode
-            )
-            imports = _measured("imports", root, memory_gb)
-            for what in ("reading", "index"):
-                found = _measured(what, root, memory_gb)
-                cpu_s = found["cpu_s"] - imports["cpu_s"]
-                rows.append(
-                    {
-                        "layout": layout,
-                        "what": what,
-                        "cpu_s_per_million": round(cpu_s / frames * 1e6, 2),
-                        "frames_per_s_on_2_cores": round(2 * frames / cpu_s, -4),
-                        "wall_s": round(found["wall_s"], 1),
-                        "peak_mb_above_imports": round(found["peak_mb"] - imports["peak_mb"]),
-                    }
+            sizes = {"small": 3000, "large": frames}
+            small, large = (
+                write_dataset(
+                    Path(folder) / f"{size}{number}", count, AXES, file_per_episode=file_per_episode
                 )
-                print(json.dumps(rows[-1]), flush=True)
+                for size, count in sizes.items()
+            )
+            for what in ("reading", "index"):
+                command = [
+                    sys.executable,
+                    __file__,
+                    "--measure",
+                    what,
+                    str(small),
+                    str(large),
+                    str(memory_gb),
+                ]
+                result = subprocess.run(command, check=True, capture_output=True, text=True)
+                found = json.loads(result.stdout)
+                row = {
+                    "layout": layout,
+                    "what": what,
+                    "cpu_s_per_million": round(found["cpu_s"] / frames * 1e6, 2),
+                    "frames_per_s_on_2_cores": round(2 * frames / found["cpu_s"], -4),
+                    "wall_s": round(found["wall_s"], 1),
+                    "peak_mb": round(found["peak_mb"]),
+                    "peak_mb_before": round(found["peak_mb_before"]),
+                }
+                print(json.dumps(row), flush=True)
 
 
-def _measured(what: str, root: Path, memory_gb: float) -> dict[str, float]:
-    command = [sys.executable, __file__, "--measure", what, str(root), str(memory_gb)]
-    result = subprocess.run(command, check=True, capture_output=True, text=True)
-    return json.loads(result.stdout)
-
-
-def _measure(what: str, root: Path, memory_gb: float) -> dict[str, float]:
-    from blm.curate.episodes.config import DatasetSource
-    from blm.curate.episodes.frame_batches import Resources, read_batches
-    from blm.curate.episodes.frames import Columns
-    from blm.curate.episodes.index import index_dataset
-
+def _measure(what: str, small: Path, large: Path, memory_gb: float) -> dict[str, float]:
     resources = Resources(memory_bytes=int(memory_gb * 1e9))
-    started = time.perf_counter()
-    if what == "reading":
-        every = tuple(range(AXES))
-        files = sorted(map(str, root.glob("data/*/*.parquet")))
-        columns = Columns(state=every, action=every, subtask=False, success=False)
-        read_batches(files, columns, resources, lambda batches: sum(len(one.frame) for one in batches))
-    elif what == "index":
-        index_dataset(
-            DatasetSource(path=root, embodiment=str(_described(root))), "bench", 0.02, resources=resources
-        )
-    used = resource.getrusage(resource.RUSAGE_SELF)
+    run = {"reading": _read, "index": _index}[what]
+    run(small, resources)
+    cpu_before, started = _cpu_s(), time.perf_counter()
+    peak_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    run(large, resources)
     return {
-        "cpu_s": used.ru_utime + used.ru_stime,
+        "cpu_s": _cpu_s() - cpu_before,
         "wall_s": time.perf_counter() - started,
-        "peak_mb": used.ru_maxrss / 1e3,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+        "peak_mb_before": peak_before,
     }
+
+
+def _read(root: Path, resources: Resources) -> None:
+    every = tuple(range(AXES))
+    files = sorted(map(str, root.glob("data/*/*.parquet")))
+    columns = Columns(state=every, action=every, subtask=False, success=False)
+    read_batches(files, columns, resources, lambda batches: sum(len(one.frame) for one in batches))
+
+
+def _index(root: Path, resources: Resources) -> None:
+    source = DatasetSource(path=root, embodiment=str(_described(root)))
+    index_dataset(source, "bench", 0.02, resources=resources)
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
 
 
 def _described(root: Path) -> Path:
     """A YAML file for the robot, so that the figure does not hold the pass that finds its ranges."""
-    import yaml
-
-    from tests.large_dataset import joint_names
-
     path = root / "bench.yaml"
     limits = {"max_velocity": 10.0, "max_acceleration": 1e3, "max_jerk": 1e5}
     axes = [
@@ -117,7 +130,7 @@ def _described(root: Path) -> Path:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
-        print(json.dumps(_measure(sys.argv[2], Path(sys.argv[3]), float(sys.argv[4]))))
+        what, small, large, memory = sys.argv[2:]
+        print(json.dumps(_measure(what, Path(small), Path(large), float(memory))))
     else:
-        arguments = sys.argv[1:]
-        main(*(kind(text) for kind, text in zip((int, float), arguments, strict=False)))
+        main(*(kind(text) for kind, text in zip((int, float), sys.argv[1:], strict=False)))

@@ -47,12 +47,16 @@ class Inferred:
 
 @dataclass(frozen=True)
 class Features:
-    """How to read a dataset; `found` is the same for people to look at."""
+    """How to read a dataset; `found` is the same for people to look at.
+
+    `described` is False where the embodiment was made up from the dataset.
+    """
 
     embodiment: Embodiment
     columns: Columns
     cameras: tuple[CameraStream, ...]
     found: tuple[Inferred, ...]
+    described: bool = True
 
 
 @dataclass(frozen=True)
@@ -82,19 +86,20 @@ def infer_features(
     state = _named(root, _vector(root, info, "state", given.state, STATE, _STATE_ENDINGS), given.axes)
     action = _named(root, _vector(root, info, "action", given.action, ACTION, _ACTION_ENDINGS), given.axes)
     streams = camera_streams(root, info, cameras, given.cameras)
-    embodiment, reason = _known_embodiment(source, info, meta, state, action)
-    if embodiment is None:
+    known, reason = _known_embodiment(source, info, meta, state, action)
+    if known is None:
         axes, places = _shared_axes(root, state, action)
         columns = _columns(info, state, action, *places)
         embodiment = describe_robot(source, info, meta, axes, columns, streams, resources)
     else:
+        embodiment = known
         columns = _columns(
             info, state, action, _places(root, state, embodiment), _places(root, action, embodiment)
         )
     listed = ", ".join(embodiment.axis_names)
     found = [
         Inferred("embodiment", embodiment.name, reason),
-        Inferred("axes", listed, "the embodiment's" if given.axes is None else "given"),
+        Inferred("axes", listed, _reason_of_axes(given.axes, known)),
         Inferred("state", state.feature, state.reason),
         Inferred("action", action.feature, action.reason),
         Inferred("rate", f"{info['fps']} Hz", "meta/info.json"),
@@ -107,7 +112,13 @@ def infer_features(
         )
         for one in streams
     ]
-    return Features(embodiment, columns, streams, tuple(found))
+    return Features(embodiment, columns, streams, tuple(found), known is not None)
+
+
+def _reason_of_axes(given: Sequence[str] | None, known: Embodiment | None) -> str:
+    if known is not None:
+        return "the embodiment's"
+    return "names in meta/info.json" if given is None else "given"
 
 
 def axis_name(name: str) -> str:
@@ -206,7 +217,7 @@ def _known_embodiment(
             "or a YAML file.",
         )
     if not fits:
-        return None, "no described robot has these axes: described from the dataset itself"
+        return None, "no known robot has these axes; taken from the dataset"
     return (named or fits)[0], "its axes" + (" and robot type" if len(fits) > 1 else "")
 
 

@@ -38,6 +38,7 @@ def locate_datasets(config: SplitsConfig, progress: Progress) -> SplitsConfig:
         progress("finding datasets", number, len(config.datasets), str(source.path))
         for one in _local(source, cache, config.output):
             found.append(_as_v3(one, cache))
+    progress("finding datasets", len(config.datasets), len(config.datasets))
     return config.model_copy(update={"datasets": tuple(found)})
 
 

@@ -46,7 +46,7 @@ def test_a_robot_that_nobody_described_is_described_from_its_dataset(unknown):
     assert list(robot.axis_names) == joint_names(7)
     assert robot.gripper_index == 6
     assert {axis.unit for axis in robot.axes} == {"native"}
-    assert "described from the dataset itself" in found(result)["embodiment"][1]
+    assert "taken from the dataset" in found(result)["embodiment"][1]
     np.testing.assert_allclose(robot.column("lower"), -1, atol=0.05)
     np.testing.assert_allclose(robot.column("upper"), 1, atol=0.05)
 

@@ -1,0 +1,76 @@
+"""What a build would make of its inputs, before it is started: nothing is decoded, converted data is kept."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from blm.curate.episodes.config import SplitsConfig
+from blm.curate.episodes.features import Features, Inferred, infer_features
+from blm.curate.episodes.inputs import named_sources
+from blm.curate.episodes.lerobot_files import read_episode_metadata, read_info
+from blm.curate.episodes.locate import locate_datasets
+from blm.schemas.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """One dataset: what is in it, what was inferred, and the lines of `splits.yaml` that say the same.
+
+    `tasks` maps each wording to its number of episodes.
+    """
+
+    name: str
+    path: Path
+    episodes: int
+    frames: int
+    tasks: dict[str, int]
+    found: tuple[Inferred, ...]
+    override: str
+
+
+def inspect_datasets(config: SplitsConfig, progress: Progress | None = None) -> list[Inspection]:
+    """Look at every input, in the order of the names.
+
+    Raises:
+        ConfigError: inputs repeat, or are not there.
+        DatasetError: an input is unusable, or what is what cannot be told; lists what there is.
+    """
+    config = locate_datasets(config, progress or silent)
+    found = []
+    for name, source in named_sources(config).items():
+        info, meta = read_info(source.path), read_episode_metadata(source.path)
+        features = infer_features(source, info, meta, config.cameras, config.resources)
+        wordings = Counter(wording for tasks in meta["tasks"].to_pylist() for wording in tasks or [""])
+        found.append(
+            Inspection(
+                name=name,
+                path=source.path,
+                episodes=len(meta),
+                frames=sum(meta["length"].to_pylist()),
+                tasks=dict(wordings.most_common()),
+                found=features.found,
+                override=_as_yaml(source.path, features),
+            )
+        )
+    return found
+
+
+def _as_yaml(path: Path, features: Features) -> str:
+    entry: dict[str, Any] = {
+        "path": str(path),
+        "features": {
+            "state": features.columns.state_feature,
+            "action": features.columns.action_feature,
+            "cameras": {camera.name: camera.feature for camera in features.cameras},
+        },
+    }
+    if features.described:
+        entry["embodiment"] = features.embodiment.name
+    else:
+        entry["features"]["axes"] = list(features.embodiment.axis_names)
+    return yaml.safe_dump({"datasets": [entry]}, sort_keys=False, default_flow_style=None, width=100)
