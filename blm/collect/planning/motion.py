@@ -45,16 +45,14 @@ class Motion:
 
     Attributes:
         commands: (N, A), axis units, one per control tick.
-        names: of the primitive at each tick.
-        held: name of the object carried at each tick.
+        steps: the primitive that each tick is part of, (N,).
         check: looked at after its end.
         length_rad: of the arm's path in joint space.
         peak_torque_share: the largest share of a joint's torque limit that it needs; 0 where none is known.
     """
 
     commands: np.ndarray
-    names: tuple[str, ...] = ()
-    held: tuple[str | None, ...] = ()
+    steps: tuple[Primitive, ...] = ()
     check: Check | None = None
     length_rad: float = 0.0
     peak_torque_share: float = 0.0
@@ -295,12 +293,10 @@ class MotionPlanner:
     def _as_commands(
         self, targets: np.ndarray, stages: np.ndarray, legs: Sequence[_Leg], torque_share: float
     ) -> Motion:
-        carried = [legs[stage].primitive.holding for stage in stages]
         arm = np.diff(targets[:, list(self._embodiment.arm_indices)], axis=0)
         return Motion(
             commands=self._embodiment.from_model(targets),
-            names=tuple(legs[stage].primitive.name for stage in stages),
-            held=tuple(holding.name if holding else None for holding in carried),
+            steps=tuple(legs[stage].primitive for stage in stages),
             check=legs[-1].primitive.check,
             length_rad=float(np.linalg.norm(arm, axis=1).sum()),
             peak_torque_share=torque_share,

@@ -13,6 +13,7 @@ from blm.collect.planning.collision import CollisionChecker
 from blm.collect.planning.failure import Failure, FailureCause
 from blm.collect.planning.gripper import gripper_shape
 from blm.collect.planning.kinematics import Kinematics
+from blm.collect.planning.monitor import Monitor, braked
 from blm.collect.planning.motion import InfeasibleError, Motion, MotionPlanner
 from blm.collect.planning.pose import ToolTarget
 from blm.collect.planning.primitives import Primitive, retract
@@ -56,6 +57,7 @@ class PlannerAgent:
         self._servos = Servos.of(environment.model, self._embodiment)
         self._torques = TorqueModel(environment.model, self._embodiment, bodies)
         self._gripper = gripper_shape(environment.model, self._embodiment)
+        self._monitor = Monitor(environment)
         self._generator = np.random.default_rng(0)
         self._begin()
 
@@ -73,6 +75,7 @@ class PlannerAgent:
     def act(self, observation: Observation) -> Command:
         """The next command; plans anew when a check has failed, and is done when success has held for a while."""
         self._held = self._held + 1 if self._environment.succeeded() else 0
+        self._watch()
         if self._tick == len(self._motion.commands):
             self._next_motion(observation)
         if self._tick < len(self._motion.commands):
@@ -104,6 +107,7 @@ class PlannerAgent:
         self._resampled = self._sampled = self._recoveries = self._planned_ticks = 0
         self._length = self._torque_share = 0.0
         self._failure: Failure | None = None
+        self._interrupted: Failure | None = None
         self._motions: list[Motion] = []
         self._motion = Motion(np.zeros((0, len(self._embodiment.axes))))
         self._tick = self._waited = self._held = 0
@@ -130,6 +134,7 @@ class PlannerAgent:
                 failure = failure or cause
                 continue
             self._count(planner)
+            self._monitor.begin()
             return
         assert failure is not None
         self._failure = failure.failure
@@ -167,9 +172,19 @@ class PlannerAgent:
         self._torque_share = max(self._torque_share, *(motion.peak_torque_share for motion in self._motions))
         self._planned_ticks += sum(len(motion.commands) for motion in self._motions)
 
+    def _watch(self) -> None:
+        """Come to rest, to plan anew from there, if the motion under way has lost its purpose."""
+        if self._interrupted is not None or not 0 < self._tick < len(self._motion.commands):
+            return
+        self._interrupted = self._monitor.look(self._motion.steps[self._tick])
+        if self._interrupted is not None:
+            self._motion = braked(self._motion, self._tick, self._embodiment)
+            self._motions, self._tick = [], 0
+
     def _next_motion(self, observation: Observation) -> None:
         """Judge the motion just finished and take the next one, from a new plan if it failed."""
         failure = self._motion.check(self._environment, observation) if self._motion.check else None
+        failure, self._interrupted = self._interrupted or failure, None
         self._motion = replace(self._motion, check=None)
         if failure is not None:
             self._recover(failure)
@@ -196,7 +211,7 @@ class PlannerAgent:
         return retract(higher, everything, self._embodiment.gripper.open)
 
     def _streamed(self) -> Command:
-        values, name = self._motion.commands[self._tick], self._motion.names[self._tick]
+        values, name = self._motion.commands[self._tick], self._motion.steps[self._tick].name
         self._tick += 1
         self._last, self._name = values, name
         finished = self._tick == len(self._motion.commands) and not self._motions

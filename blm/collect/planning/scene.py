@@ -92,12 +92,18 @@ class Variation:
         approach_height: factor on how far above or behind an object an approach begins.
         sideways: offset of a push across its direction, as a share of the object's half width (−1..1).
         bow: bends free motions: peak offset of each arm axis, shape (A,), model units.
+        tilt: lean of the preferred grasp from straight down, in the arm's plane, radians.
+        turn: of a grasp about the vertical where the object's symmetry allows any, radians.
+        other_faces: whether to grasp a cube across the two faces that are the second best to reach.
     """
 
     speed: float
     approach_height: float
     sideways: float
     bow: np.ndarray
+    tilt: float = 0.0
+    turn: float = 0.0
+    other_faces: bool = False
 
     @classmethod
     def none(cls, axes: int) -> Variation:
@@ -105,7 +111,12 @@ class Variation:
 
     @classmethod
     def drawn(cls, generator: np.random.Generator, embodiment: Embodiment) -> Variation:
-        """Speed 0.7–1, approach height ±20 %, pushes up to 20 % off the middle, motions bent by up to 0.06 rad."""
+        """Speed 0.7–1, approach height ±20 %, pushes up to 20 % off the middle, motions bent by up to 0.06 rad.
+
+        Grasps lean by up to 8°, turn by up to 35° about a ball, and one in four takes a cube by its other faces.
+        These are numbers of their own, so that motions without a grasp are not touched by them.
+        """
+        grasps = generator.spawn(1)[0]
         bow = np.zeros(len(embodiment.axes))
         arm = list(embodiment.arm_indices)
         bow[arm] = generator.uniform(-0.06, 0.06, len(arm))
@@ -114,6 +125,9 @@ class Variation:
             approach_height=float(generator.uniform(0.8, 1.2)),
             sideways=float(generator.uniform(-0.2, 0.2)),
             bow=bow,
+            tilt=float(grasps.uniform(-1, 1) * np.deg2rad(8.0)),
+            turn=float(grasps.uniform(-1, 1) * np.deg2rad(35.0)),
+            other_faces=bool(grasps.random() < 0.25),
         )
 
 

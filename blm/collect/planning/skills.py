@@ -69,7 +69,7 @@ def pick_cube(scene: Scene, variation: Variation) -> Iterator[Decomposition]:
     cube = scene.objects["cube"]
     assert scene.goal is not None
     low = scene.goal[2] < scene.table_height + cube.thing.half_size[2] + LOW_GOAL_M
-    for target in grasp_targets(scene, cube):
+    for target in grasp_targets(scene, cube, variation):
         holding, steps = picking_up(scene, "cube", target, variation)
         carried = carry_targets(scene, holding, scene.goal)
         yield (*steps, primitives.move(carried, holding, onto="table" if low else None))
@@ -135,7 +135,7 @@ def stack_cube(scene: Scene, variation: Variation) -> Iterator[Decomposition]:
     """Grasp the cube, set it on the base cube, let go and back away."""
     cube, base = scene.objects["cube"], scene.objects["base"]
     on_top = base.position + _up(base.thing.half_size[2] + cube.thing.half_size[2] + SETDOWN_M)
-    for target in grasp_targets(scene, cube):
+    for target in grasp_targets(scene, cube, variation):
         yield from _set_down(scene, variation, "cube", target, on_top, onto="base")
 
 
@@ -143,7 +143,7 @@ def place_sphere(scene: Scene, variation: Variation) -> Iterator[Decomposition]:
     """Grasp the ball near its equator, set it into the bin, let go and back away."""
     sphere, tray = scene.objects["sphere"], scene.objects["bin"]
     radius = sphere.thing.half_size[2]
-    for target in grasp_targets(scene, sphere, below_centre_m=0.45 * radius):
+    for target in grasp_targets(scene, sphere, variation, below_centre_m=0.45 * radius):
         clear_of_rim = tray.thing.half_size[2] + 0.4 * tray.thing.half_size[0] + SETDOWN_M
         inside = tray.thing.half_size[2] + radius + SETDOWN_M
         tips = target.position[2] - scene.gripper.tip_m - sphere.position[2]
@@ -227,22 +227,25 @@ def picking_up(
 
 
 def grasp_targets(
-    scene: Scene, thing: SceneObject, below_centre_m: float | None = None
+    scene: Scene, thing: SceneObject, variation: Variation, below_centre_m: float | None = None
 ) -> Iterator[ToolTarget]:
     """Grasps from above across two opposite faces: least tilt first, then the least turn of the wrist from home.
 
-    The tool point goes to the object's centre, or so that the fingertips end `below_centre_m` below it.
+    A varied demonstration first tries its own lean, turn and choice of faces. The tool point goes to the object's
+    centre, or so that the fingertips end `below_centre_m` below it.
     """
     yaw = float(np.arctan2(thing.pose.rotation[1, 0], thing.pose.rotation[0, 0]))
     if thing.thing.shape == "sphere":
-        yaw = float(np.arctan2(*scene.outwards(thing.position)[1::-1]))
+        yaw = float(np.arctan2(*scene.outwards(thing.position)[1::-1])) + variation.turn
     openings = [horizontal(yaw + quarter * np.pi / 2) for quarter in range(4)]
     home = scene.home_opening_at(thing.position)
     openings.sort(key=lambda opening: -float(opening @ home))
+    if variation.other_faces and thing.thing.shape != "sphere":
+        openings[:2] = openings[1::-1]
     raised = 0.0 if below_centre_m is None else scene.gripper.tip_m - below_centre_m
     height = max(thing.position[2] + raised, lowest_tool_height(scene))
     middle = scene.gripper.middle_m(2 * thing.thing.half_size[1] + 2 * FINGER_GAP_M)
-    for tilt in _TILTS:
+    for tilt in (*((variation.tilt,) if variation.tilt else ()), *_TILTS):
         for opening in openings:
             position = np.array([thing.position[0], thing.position[1], height]) - middle * opening
             yield ToolTarget(position, scene.approach(position, tilt), opening)
