@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +10,14 @@ import mujoco
 import numpy as np
 
 from blm.collect.sim.base_frame import BaseFrame
+from blm.collect.sim.clutter import Clutter
 from blm.collect.sim.contacts import GripperContacts
 from blm.collect.sim.description import describe_camera, describe_goal, describe_objects
-from blm.collect.sim.distractors import distractor_kinds, draw_distractors, drawn_colours
+from blm.collect.sim.distractors import distractor_kinds
 from blm.collect.sim.disturbance import Bursts, Disturbance, Surroundings, joint_offset
 from blm.collect.sim.look import ON_ITS_MOUNT, SceneLook
-from blm.collect.sim.objects import Placement, draw_goal, draw_placements, pose_of
-from blm.collect.sim.scene import Scene, SceneObject, build_scene
+from blm.collect.sim.objects import Placement, draw_goal, draw_placements
+from blm.collect.sim.scene import Scene, build_scene, put
 from blm.collect.sim.success import ObjectState, SceneState, evaluate_success
 from blm.collect.sim.variety import Variety, stream
 from blm.schemas.embodiment import Embodiment
@@ -91,8 +92,9 @@ class SimulatedEnvironment:
         self._render = render
         self._shadows = shadows
         self._perturbation_rad = float(np.deg2rad(home_perturbation_deg))
-        self._kinds = distractor_kinds(task, variety.distractors)
-        self._scene: Scene = build_scene(embodiment, task, models, self._kinds)
+        kinds = distractor_kinds(task, variety.distractors)
+        self._scene: Scene = build_scene(embodiment, task, models, kinds)
+        self._clutter = Clutter(self._scene, embodiment, task, kinds)
         self._look = None if variety == Variety() else SceneLook(self._scene, embodiment, variety)
         self.model: mujoco.MjModel = self._scene.model
         self.data = mujoco.MjData(self.model)
@@ -123,7 +125,7 @@ class SimulatedEnvironment:
     @property
     def obstacles(self) -> tuple[str, ...]:
         """Names of things in the model that the task is not about; those an episode does not use are far away."""
-        return tuple(self._kinds)
+        return self._clutter.names
 
     def reset(self, seed: int) -> Observation:
         """Place objects and goal by the task's spawn rules and the arm near home, and let everything settle.
@@ -144,7 +146,9 @@ class SimulatedEnvironment:
             placements = draw_placements(self._task, generator)
             goal = draw_goal(self._task, placements, generator)
             self._place(perturbation, placements, goal)
-            self._scatter(placements, goal, stream(seed, "distractors"))
+            clutter = self._clutter.scatter(self.data, placements, goal, stream(seed, "distractors"))
+            self._things = self._task.objects | clutter
+            self._assign_slots()
             self._settle()
             if not self.succeeded():
                 self._bursts = None if self._disturbance is None else Bursts(self._disturbance, seed)
@@ -284,49 +288,13 @@ class SimulatedEnvironment:
         data.ctrl[scene.axis_actuator] = target
         self._target, self._offset, self._largest_push_m = target, np.zeros(len(target)), 0.0
         for name, placement in placements.items():
-            self._put(scene.objects[name], self._task.objects[name], placement)
+            put(data, scene.objects[name], self._task.objects[name], placement)
         if goal is not None:
             data.mocap_pos[scene.goal_mocap] = goal
-
-    def _put(self, handle: SceneObject, thing: TaskObject, placement: Placement) -> None:
-        position, quaternion = pose_of(thing, placement)
-        if handle.joint is not None:
-            self.data.qpos[handle.joint.qpos : handle.joint.qpos + 7] = [*position, *quaternion]
-        else:
-            self.data.mocap_pos[handle.mocap], self.data.mocap_quat[handle.mocap] = position, quaternion
-
-    def _scatter(
-        self, placements: Mapping[str, Placement], goal: np.ndarray | None, generator: np.random.Generator
-    ) -> None:
-        """Lay this episode's distractors out; what would touch the robot stays parked."""
-        if not self._kinds:
-            return
-        scene, task = self._scene, self._task
-        kinds = drawn_colours(task, self._kinds, generator)
-        places = draw_distractors(self._embodiment, task, kinds, placements, goal, generator)
-        for name, placement in places.items():
-            self._put(scene.distractors[name], kinds[name], placement)
-        mujoco.mj_fwdPosition(self.model, self.data)
-        self._things = dict(task.objects)
-        for name, handle in scene.distractors.items():
-            used = name in places and not self._touches(handle, scene.robot_geoms)
-            self.model.body_gravcomp[handle.body] = 0.0 if used else 1.0
-            if used:
-                self._things[name] = kinds[name]
-            elif handle.joint is not None:
-                where = slice(handle.joint.qpos, handle.joint.qpos + 7)
-                self.data.qpos[where] = scene.home_qpos[where]
-        self._assign_slots()
 
     def _assign_slots(self) -> None:
         slots = [self._scene.thing(name).geoms for name in self._things]
         self._contacts.assign([*slots, *[()] * (OBJECT_SLOTS - len(slots)), self._scene.table_geoms])
-
-    def _touches(self, handle: SceneObject, others: Collection[int]) -> bool:
-        pairs = self.data.contact.geom.tolist()
-        return any(
-            (a in handle.geoms and b in others) or (b in handle.geoms and a in others) for a, b in pairs
-        )
 
     def _dress(self, seed: int) -> None:
         """Give the episode its look."""

@@ -16,7 +16,15 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
-from blm.collect.sim.objects import GOAL_BODY, add_goal, add_object, is_movable, object_element
+from blm.collect.sim.objects import (
+    GOAL_BODY,
+    Placement,
+    add_goal,
+    add_object,
+    is_movable,
+    object_element,
+    pose_of,
+)
 from blm.schemas.embodiment import Camera, Embodiment
 from blm.schemas.errors import ConfigError, SimulationError, UnknownNameError
 from blm.schemas.task import Task, TaskObject
@@ -120,6 +128,15 @@ def build_scene(
         add_goal(spec, task.goal)
     model = _compile(spec, f"scene of '{embodiment.name}' with '{task.name}'")
     return _handles(model, robot_model, embodiment, task, distractors or {})
+
+
+def put(data: mujoco.MjData, handle: SceneObject, thing: TaskObject, placement: Placement) -> None:
+    """Lay a thing on the table."""
+    position, quaternion = pose_of(thing, placement)
+    if handle.joint is not None:
+        data.qpos[handle.joint.qpos : handle.joint.qpos + 7] = [*position, *quaternion]
+    else:
+        data.mocap_pos[handle.mocap], data.mocap_quat[handle.mocap] = position, quaternion
 
 
 def substeps_per_tick(control_rate_hz: float) -> int:
