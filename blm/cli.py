@@ -421,13 +421,12 @@ def _print_suite(summary: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from blm.collect.suite_report import success_table
+    from blm.collect.suite_report import counts_by_task
 
-    head, *body = success_table(summary)
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in head:
-        table.add_column(column, justify="left" if column == "robot" else "right")
-    for row in body:
+    for column in ("task", *summary.robots, "all"):
+        table.add_column(column, justify="left" if column == "task" else "right")
+    for row in counts_by_task(summary):
         table.add_row(*row)
     Console().print(table)
     for pair in summary.pairs:

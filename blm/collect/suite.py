@@ -40,7 +40,7 @@ from blm.collect.session import OPERATORS
 from blm.collect.suite_report import SUITE_FILE, PairResult, SuiteSummary, read_summary, write_report
 from blm.schemas.embodiment import Embodiment, embodiment_names
 from blm.schemas.episode import RECORDING_FILE
-from blm.schemas.errors import BlmError, DatasetError, OutputExistsError, UsageError
+from blm.schemas.errors import BlmError, DatasetError, OutputExistsError, SimulationError, UsageError
 from blm.schemas.progress import Progress, silent
 from blm.schemas.task import load_task, task_names
 
@@ -228,6 +228,10 @@ class _Suite:
                     self._take(self._pairs[place], outcome)
                     if interrupted():
                         break
+        except SimulationError:
+            # Ctrl-C also reaches workers; one that is just starting does not ignore it yet.
+            if not interrupted():
+                raise
         finally:
             self._opened.close()
             if not self._config.record:

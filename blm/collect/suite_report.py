@@ -161,7 +161,7 @@ def percent(pair: PairResult | None) -> str:
     """A success rate in whole percent, of which only a perfect one is 100."""
     if pair is None or pair.rate is None:
         return "–"
-    return f"{int(100 * pair.rate)} %"
+    return f"{100 * pair.succeeded // pair.attempts} %"
 
 
 def heat_map(summary: SuiteSummary) -> bytes:
@@ -235,6 +235,17 @@ def success_table(summary: SuiteSummary) -> list[list[str]]:
     return rows
 
 
+def counts_by_task(summary: SuiteSummary) -> list[list[str]]:
+    """The same turned round and short enough for a terminal: '100/102' per task and robot, shares at the edges."""
+    rows = []
+    for task in summary.tasks:
+        cells = [summary.pair(robot, task) for robot in summary.robots]
+        counts = ["–" if pair is None else f"{pair.succeeded}/{pair.attempts}" for pair in cells]
+        rows.append([task, *counts, _percent([pair for pair in cells if pair is not None])])
+    columns = [[pair for pair in summary.pairs if pair.robot == robot] for robot in summary.robots]
+    return [*rows, ["all", *map(_percent, columns), _percent(summary.pairs)]]
+
+
 def command_line(summary: SuiteSummary) -> str:
     """What to type to make this suite again."""
     words = [
@@ -281,9 +292,15 @@ def _cell(pair: PairResult | None) -> str:
     return "–" if pair is None or not pair.attempts else f"{percent(pair)} ({pair.succeeded}/{pair.attempts})"
 
 
+def _percent(pairs: Sequence[PairResult]) -> str:
+    """Of all attempts, in tenths of a percent and rounded down: only if all succeeded it is 100."""
+    succeeded, attempts = sum(pair.succeeded for pair in pairs), sum(pair.attempts for pair in pairs)
+    return f"{1000 * succeeded // attempts / 10:g} %" if attempts else "–"
+
+
 def _share(pairs: Sequence[PairResult]) -> str:
     succeeded, attempts = sum(pair.succeeded for pair in pairs), sum(pair.attempts for pair in pairs)
-    return f"{int(1000 * succeeded / attempts) / 10:g} % ({succeeded}/{attempts})" if attempts else "–"
+    return f"{_percent(pairs)} ({succeeded}/{attempts})" if attempts else "–"
 
 
 def _readme(summary: SuiteSummary, sheets: Sequence[str]) -> str:

@@ -266,3 +266,11 @@ def test_all_means_every_known_robot_and_task(tmp_path: Path):
     pairs = SuiteConfig(output=tmp_path).pairs()
     assert len(pairs) == 30
     assert len({pair.robot for pair in pairs}) == 5
+
+
+@pytest.mark.slow
+def test_in_simulation_too_workers_change_nothing(tmp_path: Path):
+    settings = {"tasks": ("push-cube",), "episodes": 2, "image_size": 64, "seed": 0}
+    for workers in (1, 2):
+        collect_suite(config(tmp_path / str(workers) / "suite", workers=workers, **settings))
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
