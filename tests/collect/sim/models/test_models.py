@@ -200,3 +200,24 @@ def test_unknown_names_are_told_what_there_is() -> None:
         model_path("pandas")
     with pytest.raises(UnknownNameError, match="menagerie"):
         load_spec("panda", "vendor")
+
+
+@pytest.mark.parametrize("name", [name for name in MODEL_NAMES if PUBLISHED[name].payload_kg])
+def test_the_arm_can_hold_its_payload_at_home(name: str) -> None:
+    """Gravity on the links and on the payload at the tool, by the virtual work of its Jacobian, within every torque.
+
+    Franka and UFACTORY count a gripper as part of the load; the WidowX AI's belongs to the arm.
+    """
+    model, data = at_home(name)
+    gripper = 0.0 if name == "widowxai" else float(model.body_subtreemass[model.body("hand").id])
+    load = (PUBLISHED[name].payload_kg or 0.0) - gripper
+    model.body_gravcomp[:] = 0
+    data.qvel[:] = 0
+    mujoco.mj_forward(model, data)
+    jacobian = np.zeros((3, model.nv))
+    mujoco.mj_jacSite(model, data, jacobian, None, model.site("tool").id)
+    needed = data.qfrc_bias + jacobian.T @ [0, 0, 9.81 * load]
+    embodiment = load_embodiment(name)
+    for index in embodiment.arm_indices:
+        joint, torque = embodiment.joints[index], PUBLISHED[name].torques[index]
+        assert abs(needed[model.joint(joint).dofadr[0]]) < torque, joint
