@@ -122,7 +122,7 @@ class PlannerAgent:
         axes = len(self._embodiment.axes)
         variation = Variation.drawn(self._generator, self._embodiment) if vary else Variation.none(axes)
         planner = MotionPlanner(self._kinematics, self._checker, self._servos, self._torques, self._generator)
-        away = [self._backing_away(scene)] if leaving else []
+        away = self._backing_away(scene, planner, start) if leaving else []
         failure: InfeasibleError | None = None
         for searches in (0, MAX_SEARCHES):
             if searches and not planner.blocked_ways:
@@ -203,12 +203,17 @@ class PlannerAgent:
         except PlanningError as error:
             self._failure = Failure(failure.cause, f"{failure.detail}; {error.message}")
 
-    def _backing_away(self, scene: Scene) -> Primitive:
-        """Open the gripper and rise from wherever a failure left it."""
+    def _backing_away(self, scene: Scene, planner: MotionPlanner, start: np.ndarray) -> list[Primitive]:
+        """Open the gripper and rise from wherever a failure left it; nothing where the arm can rise no further."""
         everything = frozenset({*scene.objects, *self._environment.obstacles, "table"})
         target = ToolTarget.from_pose(scene.tool)
         higher = tuple(target.shifted(np.array([0.0, 0.0, height])) for height in (0.05, 0.03, 0.015))
-        return retract(higher, everything, self._embodiment.gripper.open)
+        away = retract(higher, everything, self._embodiment.gripper.open)
+        try:
+            planner.plan([away], start, Variation.none(len(self._embodiment.axes)))
+        except InfeasibleError:
+            return []
+        return [away]
 
     def _streamed(self) -> Command:
         values, name = self._motion.commands[self._tick], self._motion.steps[self._tick].name
