@@ -334,11 +334,9 @@ def _check_output(config: SuiteConfig, pairs: Sequence[Pair]) -> None:
         return
     if not output.exists():
         return
-    others = (
-        sorted(path.name for path in output.iterdir() if path.name not in _LEFT_AT_ONCE)
-        if output.is_dir()
-        else [""]
-    )
+    if not output.is_dir():
+        raise OutputExistsError(f"{output} is a file.", "Choose another --output.")
+    others = sorted(path.name for path in output.iterdir() if path.name not in _LEFT_AT_ONCE)
     if others:
         raise OutputExistsError(
             f"{output} holds something else than a suite: {others[0]}.", "Choose another --output."

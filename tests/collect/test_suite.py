@@ -239,6 +239,8 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path):
     for resume in (False, True):
         with pytest.raises(OutputExistsError, match=r"something else than a suite: thesis\.txt"):
             record(tmp_path, resume=resume)
+    with pytest.raises(OutputExistsError, match=r"thesis\.txt is a file"):
+        record(tmp_path / "thesis.txt")
     assert contents(tmp_path) == {"thesis.txt": b"do not touch"}
 
 
