@@ -4,6 +4,8 @@ Each node is a `ray start` of one core on this machine. The same build runs in t
 with one node, then with two; every file must be equal. CPU seconds count all processes of a node, Ray's own among
 them, from before the build until after it. Only what this script started is ended.
 
+A node gives up where its helper processes take more than 15 seconds to start, so the machine should not be busy.
+
 Run: make bench ARGS=benchmarks/ray_scaling.py
 """
 
@@ -26,6 +28,8 @@ REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 STORE_BYTES = 100_000_000
+PATIENCE = {"RAY_worker_register_timeout_seconds": "180", "RAY_agent_register_timeout_ms": "180000"}
+"""A busy machine is slow to start processes."""
 DATASETS = 3
 
 
@@ -106,8 +110,15 @@ def cluster(nodes: int, scratch: Path) -> Iterator[tuple[str, dict[str, str], li
     """So many nodes of one core; their address, the variables that a driver needs, and their processes."""
     address = f"127.0.0.1:{free_port()}"
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    variables = os.environ | environment | {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-    common = ["--num-cpus=1", f"--object-store-memory={STORE_BYTES}", "--disable-usage-stats", "--block"]
+    variables = os.environ | environment | PATIENCE
+    common = [
+        "--no-monitor",
+        "--include-log-monitor=false",
+        "--num-cpus=1",
+        f"--object-store-memory={STORE_BYTES}",
+        "--disable-usage-stats",
+        "--block",
+    ]
     processes = []
     try:
         for number in range(nodes):
@@ -122,7 +133,8 @@ def cluster(nodes: int, scratch: Path) -> Iterator[tuple[str, dict[str, str], li
                 else [f"--address={address}", "--node-ip-address=127.0.0.1"]
             )
             log = (scratch / f"node{nodes}-{number}.log").open("w")
-            command = [Path(sys.executable).parent / "ray", "start", *own, *common]
+            port = f"--runtime-env-agent-port={free_port()}"
+            command = [Path(sys.executable).parent / "ray", "start", *own, port, *common]
             processes.append(
                 subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)
             )

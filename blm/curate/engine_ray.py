@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -33,12 +35,44 @@ class RayEngine:
         if not tables:
             return
         results = self._ray.data.from_arrow(list(tables)).map_batches(
-            function, batch_size=None, batch_format="pyarrow", num_cpus=1
+            Carried(function), batch_size=None, batch_format="pyarrow", num_cpus=1
         )
         try:
-            yield from results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+            for batch in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                yield from unpacked(batch)
         except self._ray.exceptions.RayError as error:
-            raise _cause(error) from error
+            raise EngineError(f"Ray gave up: {error}", "See the logs of the cluster.") from error
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A function whose result, or whose expected error, travels as one row of bytes: Ray would wrap the error."""
+
+    function: Batch
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        content = failure = None
+        try:
+            content = _as_bytes(self.function(table))
+        except BlmError as error:
+            failure = pickle.dumps(error)
+        kind = pa.large_binary()
+        return pa.table({"content": pa.array([content], kind), "failure": pa.array([failure], kind)})
+
+
+def unpacked(batch: pa.Table) -> Iterator[pa.Table]:
+    """What `Carried` packed; raises what it caught."""
+    for row in batch.to_pylist():
+        if row["failure"] is not None:
+            raise pickle.loads(row["failure"])  # from a process that runs our own code
+        yield pa.ipc.open_stream(row["content"]).read_all()
+
+
+def _as_bytes(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
 
 
 @contextmanager
@@ -64,11 +98,19 @@ def ray_engine(address: str | None) -> Iterator[Engine]:
         starting["include_dashboard"] = False
     try:
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **starting)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise EngineError(
-            f"no Ray cluster answers at {address or 'this machine'}: {error}",
-            "Check --ray-address and the cluster's token, or leave it away to start Ray here.",
-        ) from error
+    except Exception as error:  # Ray raises plain ones too
+        ray.shutdown()
+        if address:
+            message, remedy = (
+                f"no Ray cluster answers at {address}",
+                "Check --ray-address and the cluster's token.",
+            )
+        else:
+            message, remedy = (
+                "Ray does not start here",
+                "Try again when the machine is less busy, or use a cluster.",
+            )
+        raise EngineError(f"{message}: {error}", remedy) from error
     try:
         _quieten(ray)
         yield RayEngine(ray)
@@ -81,13 +123,3 @@ def _quieten(ray: Any) -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What our own function raised, where it was one of ours; else what Ray says."""
-    found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, BlmError):
-            return found
-        found = getattr(found, "cause", None) or found.__cause__
-    return EngineError(f"Ray gave up: {error}", "See the logs of the cluster.")

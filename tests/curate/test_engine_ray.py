@@ -1,24 +1,43 @@
-"""The Ray engine on a cluster that is started here; benchmarks/ray_scaling.py does the same with two nodes."""
+"""The Ray engine on a real cluster of two nodes, started here."""
 
+from importlib.util import find_spec
+
+import pyarrow as pa
 import pytest
 
+from benchmarks.ray_scaling import cluster
 from blm.curate.engine import open_engine
+from blm.curate.engine_ray import Carried, unpacked
 from blm.curate.episodes.build import build_splits
 from blm.schemas.errors import DatasetError
 from tests.curate.episodes.test_build import config, contents
 from tests.factories import make_dataset
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
-def ray():
-    pytest.importorskip("ray")
-    with open_engine("ray") as engine:
+def address(tmp_path_factory):
+    """Of a cluster of two nodes, which the tests join."""
+    if find_spec("ray") is None:  # not imported yet: it reads the cluster's token when it is
+        pytest.skip("the extra 'scale' is not installed")
+    with (
+        cluster(2, tmp_path_factory.mktemp("ray")) as (address, environment, _),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield address
+
+
+@pytest.fixture
+def joined(address):
+    with open_engine("ray", address) as engine:
         yield engine
 
 
-def test_both_engines_give_the_same_bytes(ray, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_both_engines_give_the_same_bytes(joined, tmp_path, monkeypatch):
+    import ray
+
     monkeypatch.chdir(tmp_path)
     for number in range(2):
         make_dataset(tmp_path / f"set{number}", episodes=6, frames=16, seed=10 * number)
@@ -30,14 +49,28 @@ def test_both_engines_give_the_same_bytes(ray, tmp_path, monkeypatch):
         lambda label, done, total, note="": told.append((label, done, total)),
     )
     assert summary.shards > 4
+    assert sum(node["Alive"] for node in ray.nodes()) == 2
     assert contents(tmp_path / "local") == contents(tmp_path / "ray")
     assert told[-1] == ("encoding frames", 2 * 6 * 16, 2 * 6 * 16)
 
 
-def test_an_error_on_a_worker_arrives_as_itself(ray, tmp_path):
+@pytest.mark.slow
+def test_an_error_on_a_worker_arrives_as_itself(joined, tmp_path):
     root = make_dataset(tmp_path / "set", episodes=2, frames=16)
     for path in root.glob("meta/episodes/*/*.parquet"):
         path.unlink()
     with pytest.raises(DatasetError, match="holds no Parquet file"):
         build_splits(config(tmp_path / "out", root, engine="ray"))
     assert not (tmp_path / "out").exists()
+
+
+def test_results_and_errors_travel_as_bytes():
+    table = pa.table({"a": [1, 2], "b": ["x", None]})
+    (back,) = unpacked(Carried(lambda rows: rows.slice(1))(table))
+    assert back.to_pylist() == [{"a": 2, "b": None}]
+
+    def fail(rows):
+        raise DatasetError("no such thing.", "Bring one.")
+
+    with pytest.raises(DatasetError, match=r"no such thing\. Bring one\."):
+        list(unpacked(Carried(fail)(table)))
