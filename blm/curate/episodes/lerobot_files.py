@@ -184,14 +184,16 @@ def file_of_episode(root: Path, template: str, row: dict[str, Any], prefix: str,
 def _place(root: Path, template: str, chunk: int, file: int, more: tuple[tuple[str, str], ...]) -> str:
     """Asked for once per episode, and many episodes share a file."""
     path = root / template.format(chunk_index=chunk, file_index=file, **dict(more))
-    if not path.resolve().is_relative_to(_resolved(root)):
+    plain = path.name != ".." and not path.is_symlink()
+    place = _resolved(path.parent) / path.name if plain else path.resolve()
+    if not place.is_relative_to(_resolved(root)):
         raise DatasetError(f"{root}: meta/info.json points outside the dataset, to {path}.", "Mend the file.")
     return str(path)
 
 
-@lru_cache(maxsize=16)
-def _resolved(root: Path) -> Path:
-    return root.resolve()
+@lru_cache(maxsize=4096)
+def _resolved(folder: Path) -> Path:
+    return folder.resolve()
 
 
 def read_subtasks(root: Path) -> tuple[str, ...]:

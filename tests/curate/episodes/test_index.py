@@ -191,6 +191,18 @@ def test_an_unusable_dataset_is_refused_with_a_remedy(copy, damage, message):
     assert caught.value.remedy
 
 
+@pytest.mark.parametrize("linked", ["file", "folder"])
+def test_links_that_lead_out_of_the_dataset_are_refused(copy, tmp_path, linked):
+    root = copy()
+    file = data_file(root, 0)
+    inside = file if linked == "file" else file.parent
+    outside = tmp_path / "outside"
+    inside.rename(outside)
+    inside.symlink_to(outside)
+    with pytest.raises(DatasetError, match="points outside the dataset"):
+        index(root)
+
+
 def test_cameras_are_chosen_by_name(recorded):
     source = DatasetSource(path=recorded)
     assert [c.name for c in index_dataset(source, "d", IDLE_SPEED, ["wrist"]).cameras] == ["wrist"]
