@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 
 from blm.collect.planning.planner import PlannerAgent
+from blm.collect.planning.timing import Limits
 from blm.collect.sim.environment import SimulatedEnvironment
 from blm.schemas.embodiment import load_embodiment
 from blm.schemas.rollout import Command
@@ -48,3 +49,19 @@ def demonstrate(world: SimulatedEnvironment, agent: PlannerAgent, seed: int, dis
         if command.done:
             break
     return Demonstration(start, commands, world.succeeded())
+
+
+def limit_shares(shown: Demonstration, world: SimulatedEnvironment) -> np.ndarray:
+    """The largest velocity, acceleration and jerk of the commands as shares of the axes' limits, (3,)."""
+    embodiment, limits = world.embodiment, Limits.of(world.embodiment)
+    # The arm starts at rest a hair away from its targets; gravity compensation leaves next to no sag.
+    path = embodiment.to_model(np.concatenate([[shown.start] * 3, shown.values, [shown.values[-1]] * 2]))
+    bounds = (limits.velocity, limits.acceleration, limits.jerk)
+    differences = (np.diff(path, n=order, axis=0) for order in (1, 2, 3))
+    rate = embodiment.control_rate_hz
+    return np.array(
+        [
+            (np.abs(change) * rate**order / bound).max()
+            for order, (change, bound) in enumerate(zip(differences, bounds, strict=True), start=1)
+        ]
+    )

@@ -16,27 +16,13 @@ from blm.collect.sim.environment import SimulatedEnvironment
 from blm.collect.sim.objects import object_element
 from blm.schemas.embodiment import load_embodiment
 from blm.schemas.errors import PlanningError
-from tests.collect.planning.scenes import Demonstration, demonstrate, environment
+from tests.collect.planning.scenes import demonstrate, environment, limit_shares
 
 
 def _move_cube(world: SimulatedEnvironment, position) -> None:
     joint = world.model.joint(object_element("cube"))
     world.data.qpos[joint.qposadr[0] : joint.qposadr[0] + 3] = position
     world.data.qvel[joint.dofadr[0] : joint.dofadr[0] + 6] = 0
-
-
-def _peaks(shown: Demonstration, world: SimulatedEnvironment) -> np.ndarray:
-    """Largest velocity, acceleration and jerk of the commands as shares of the limits, (3,)."""
-    embodiment, limits = world.embodiment, Limits.of(world.embodiment)
-    path = embodiment.to_model(np.concatenate([[shown.start] * 3, shown.values]))
-    bounds = (limits.velocity, limits.acceleration, limits.jerk)
-    rate = embodiment.control_rate_hz
-    return np.array(
-        [
-            (np.abs(np.diff(path, n=order, axis=0)) * rate**order / bound).max()
-            for order, bound in enumerate(bounds, start=1)
-        ]
-    )
 
 
 @pytest.mark.parametrize("robot", ["so100", "panda"])
@@ -55,7 +41,7 @@ def test_a_cube_that_moves_during_the_approach_is_approached_anew_at_once(robot)
     assert agent.metrics()["failure_cause"] is None
     # Noticed before a grasp of thin air: the gripper closes once.
     assert sum(before != "grasp" == name for before, name in pairwise(names)) == 1
-    assert _peaks(shown, world).max() <= 1.001
+    assert limit_shares(shown, world).max() <= 1.001
 
 
 @pytest.mark.parametrize("robot", ["so100", "panda"])
@@ -79,7 +65,7 @@ def test_a_cube_knocked_out_of_the_gripper_is_grasped_again(robot):
     # Noticed within a second, not at the end of the carrying.
     names = [command.subtask for command in shown.commands]
     assert {"retract", "approach"} & set(names[knocked[0] : knocked[0] + 20])
-    assert _peaks(shown, world).max() <= 1.001
+    assert limit_shares(shown, world).max() <= 1.001
 
 
 def test_a_gripper_that_was_blocked_is_closed_again():
