@@ -284,7 +284,7 @@ class _Suite:
         done = sum(min(wanted, counts["done"]) for counts in self._counts.values())
         made = sum(counts["made"] for counts in self._counts.values())
         succeeded = sum(counts["succeeded"] for counts in self._counts.values())
-        note = f"{pair.name} · {succeeded / made:.1%} success" if made else pair.name
+        note = f"{pair.name} {succeeded / made:.1%}" if made else pair.name
         self._progress("suite", done, wanted * len(self._pairs), note)
 
     def _table_changed(self) -> None:
