@@ -17,7 +17,7 @@ OBJECT_STARTS = pa.list_(pa.struct([("name", pa.string()), ("x", pa.float64()), 
 
 
 def object_starts(
-    files: Sequence[str], info: Mapping[str, Any], episodes: Sequence[Mapping[str, Any]]
+    files: Sequence[str], info: dict[str, Any], episodes: Sequence[Mapping[str, Any]]
 ) -> dict[int, list[dict[str, Any]]]:
     """Episode → its objects' starts; an episode whose dataset does not record them is absent.
 
