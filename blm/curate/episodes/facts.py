@@ -117,7 +117,7 @@ def episode_facts(frames: Frames, embodiment: Embodiment, rate_hz: float, idle_s
     if not len(frames.frame):
         return pa.table({name: pa.array([], kind) for name, kind in (("episode", pa.int64()), *FACT_FIELDS)})
     numbers, starts, rows = np.unique(frames.episode, return_index=True, return_counts=True)
-    finite = np.isfinite(frames.state).all(axis=1) & np.isfinite(frames.action).all(axis=1)
+    finite = np.isfinite(np.concatenate([frames.state, frames.action], axis=1)).all(axis=1)
     batch = _Batch(
         state=_finite_columns(frames.state),
         action=_finite_columns(frames.action),
@@ -130,7 +130,7 @@ def episode_facts(frames: Frames, embodiment: Embodiment, rate_hz: float, idle_s
     facts = {
         "rows": rows,
         "contiguous": batch.total(frames.frame != place) == 0,
-        "finite": batch.total(~finite) == 0,
+        "finite": batch.total(np.logical_not(finite)) == 0,
         "ended_well": _ended_well(batch, frames.success),
         **_motion(batch, idle_speed),
         **_limits(batch),
@@ -261,10 +261,10 @@ def _axis_ranges(batch: _Batch) -> dict[str, np.ndarray]:
 
 
 def _ranges(batch: _Batch, values: np.ndarray) -> np.ndarray:
-    """(A, E) largest less smallest; an axis that is NaN somewhere counts as still."""
+    """(A, E) largest less smallest; NaN for an axis that is NaN somewhere."""
     high = np.maximum.reduceat(values, batch.starts, axis=1)
     low = np.minimum.reduceat(values, batch.starts, axis=1)
-    return np.nan_to_num(high - low)
+    return high - low
 
 
 def _time(batch: _Batch, time: np.ndarray | None) -> dict[str, np.ndarray]:

@@ -45,7 +45,7 @@ def contradictions(instruction: str, task: str, objects: str | None, embodiment:
     if known is not None and task in task_names() and wording not in _wordings(task, embodiment):
         found.append(f"a wording of '{known}', not of '{task}'")
     colours = _colours(objects)
-    named = {_SAME_COLOUR.get(colour, colour) for colour in _NAMED_THING.findall(instruction.lower())}
+    named: set[str] = {_one_colour(found.group(1)) for found in _NAMED_THING.finditer(instruction.lower())}
     if colours and (absent := sorted(named - colours)):
         found.append(f"nothing {' or '.join(absent)} in the scene")
     return tuple(found)
@@ -57,7 +57,11 @@ def _colours(objects: str | None) -> set[str]:
         names = [str(thing["colour_name"]).lower() for thing in listed]
     except (ValueError, TypeError, KeyError):
         return set()
-    return {_SAME_COLOUR.get(name, name) for name in names}
+    return {_one_colour(name) for name in names}
+
+
+def _one_colour(name: str) -> str:
+    return _SAME_COLOUR.get(name, name)
 
 
 @cache

@@ -117,7 +117,7 @@ def jerky_fraction() -> Measure:
 
 
 def saturated_s() -> Measure:
-    return Measure("saturated_s")
+    return Measure("case when moves_from is not null then saturated_s end")
 
 
 def state_lag_s() -> Measure:
@@ -129,10 +129,10 @@ def time_gap_periods() -> Measure:
 
 
 def gripper_range_fraction() -> Measure:
-    """Null where the task is done without the gripper, as its name or the other episodes show."""
+    """Null where nothing moves, or the task is done without the gripper, as its name or the other episodes show."""
     used = f"""regexp_matches(task || ' ' || instruction, '\\b({_MANIPULATES})\\b')
         or median(gripper_range) {_USUAL} > {_MOVES_GRIPPER}"""
-    return Measure(f"case when {used} then gripper_range end")
+    return Measure(f"case when moves_from is not null and ({used}) then gripper_range end")
 
 
 MEASURES: Mapping[Reason, Measure] = {

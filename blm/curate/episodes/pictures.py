@@ -7,6 +7,7 @@ few hundredths of decoding and encoding.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,10 +21,12 @@ DARK_LUMA = 26
 """Mean luma of a dark picture; video black is 16."""
 
 STILL_LUMA = 3
-"""Where no point differs by more than this from the frame before, the difference is the encoder's."""
+"""Where no point differs by more than this from an earlier frame, the difference is the encoder's."""
 
-BLURRED_SHARPNESS = 2.0
+BLURRED_SHARPNESS = 0.3
 """Variance of the second difference along lines, luma squared: hundreds for a sharp scene."""
+
+FROZEN_S = 0.5
 
 MOVING_RANGES_S = 0.1
 """An arm axis at this speed, axis ranges per second, moves the picture."""
@@ -45,26 +48,31 @@ class PictureFinding:
 class PictureWatch:
     """Looks at the frames of one camera, in order.
 
-    `moving` (T,): whether the arm moved on the way to each frame; what is not known counts as resting.
+    `moving` (T,): whether the arm moved on the way to each frame. A picture stands still where it is the same as
+    `FROZEN_S` before though the arm moved for most of that time; a camera slower than the recording is no fault.
     """
 
     moving: np.ndarray
+    rate_hz: float
     seen: int = 0
     dark: int = 0
     blurred: int = 0
     compared: int = 0
     still: int = 0
-    _before: np.ndarray | None = field(default=None, repr=False)
+    _before: deque[np.ndarray] = field(default_factory=deque, repr=False)
 
     def see(self, frame: VideoFrame) -> None:
         """Take the next frame into account."""
         lines = _luma_lines(frame)
         self.dark += bool(lines.mean() < DARK_LUMA)
         self.blurred += bool(_sharpness(lines) < BLURRED_SHARPNESS)
-        if self._before is not None and self.seen < len(self.moving) and self.moving[self.seen]:
-            self.compared += 1
-            self.still += bool(np.abs(lines - self._before).max() <= STILL_LUMA)
-        self._before = lines
+        self._before.append(lines)
+        window = max(1, round(FROZEN_S * self.rate_hz))
+        if len(self._before) > window:
+            before = self._before.popleft()
+            if self.moving[self.seen - window + 1 : self.seen + 1].mean() > 0.5:
+                self.compared += 1
+                self.still += bool(np.abs(lines - before).max() <= STILL_LUMA)
         self.seen += 1
 
     def findings(self, camera: str, rules: Mapping[Reason, Rule]) -> list[PictureFinding]:

@@ -145,7 +145,8 @@ def picture_watch(segment: Segment, state: np.ndarray) -> PictureWatch:
     """For one camera of an episode with these states (T, A)."""
     embodiment = segment.dataset.embodiment
     spans = embodiment.column("upper") - embodiment.column("lower")
-    return PictureWatch(moving_frames(state, spans, segment.dataset.rate_hz / segment.stride))
+    rate_hz = segment.dataset.rate_hz / segment.stride
+    return PictureWatch(moving_frames(state, spans, rate_hz), rate_hz)
 
 
 def example_frame(dataset: DatasetIndex, episode: int) -> bytes | None:
