@@ -15,7 +15,6 @@ import numpy as np
 
 from blm.schemas.errors import ConfigError
 
-
 TOGETHER = 32
 """Batches whose order is computed at once: for a single small one, NumPy's cost per call would outweigh the work."""
 
@@ -44,8 +43,9 @@ class BatchOrder(ABC):
         """Indices of this part's batch number `batch`, (batch_size,) int64. Asking in ascending order is fastest."""
         first = batch // TOGETHER * TOGETHER
         if self._computed is None or self._computed[0] != first:
-            positions = np.concatenate([self.positions(each) for each in range(first, first + TOGETHER)])
-            self._computed = first, self.at(positions).reshape(TOGETHER, self.batch_size)
+            starts = (np.arange(first, first + TOGETHER) * self.parts + self.part) * self.batch_size
+            positions = starts[:, None] + np.arange(self.batch_size)
+            self._computed = first, self.at(positions.ravel()).reshape(positions.shape)
         return self._computed[1][batch - first].copy()
 
     def positions(self, batch: int) -> np.ndarray:

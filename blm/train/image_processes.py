@@ -1,7 +1,9 @@
 """Processes that fill batches of images ahead of their use, in memory that they share with the reader.
 
-JPEG decoding holds Python's lock, so threads would not help. Each batch is decoded straight into a *slot* of shared
-memory and handed out as it lies there, without a copy; the slot is used again once nothing refers to the batch.
+Processes, not threads, although decoding releases Python's lock: between images a thread would wait for it while the
+trainer's own Python runs, and augmentation written in Python would not run in parallel at all. Each batch is decoded
+straight into a *slot* of shared memory and handed out as it lies there, without a copy; the slot is used again once
+nothing refers to the batch.
 Slots are anonymous shared mappings made before the processes are forked: there is no file to clean up and no
 `/dev/shm` to overflow.
 """

@@ -213,6 +213,7 @@ class ShardBuild:
 
     @cached_property
     def _segments(self) -> tuple[Segment, ...]:
+        self.check_shards()
         members: dict[str, dict[str, Member]] = {}
         columns = self._table(INDEX_FILE, ("shard", "key", "suffix", "offset", "size"))
         for shard, key, suffix, offset, size in zip(*columns, strict=True):
@@ -231,7 +232,8 @@ class ShardBuild:
     def _table(self, name: str, columns: Sequence[str]) -> list[list]:
         path = f"{self.folder}/{name}"
         try:
-            table = parquet.read_table(pa.BufferReader(self._storage.read(name)), columns=list(columns))
+            # Not read_table: that imports pandas where it is installed, which takes a second.
+            table = parquet.ParquetFile(pa.BufferReader(self._storage.read(name))).read(list(columns))
         except FileNotFoundError as error:
             raise DatasetError(f"{path} does not exist.", "Build the splits again.") from error
         except (OSError, pa.ArrowException) as error:

@@ -118,11 +118,7 @@ class RemoteStorage:
         return filesystem.cat_file(f"{root}/{name}")
 
     def ranges(self, wanted: Sequence[ByteRange]) -> list[bytes]:
-        filesystem, root = self._filesystem()
-        paths = [f"{root}/{each.name}" for each in wanted]
-        starts = [each.offset for each in wanted]
-        ends = [each.offset + each.size for each in wanted]
-        contents = filesystem.cat_ranges(paths, starts, ends, on_error="return")
+        contents = self._contents(wanted)
         for each, content in zip(wanted, contents, strict=True):
             file = f"{self.location}/{each.name}"
             if isinstance(content, Exception):
@@ -147,6 +143,23 @@ class RemoteStorage:
             raise _cannot_open(f"{self.location}/{name}", error) from error
 
     def close(self) -> None: ...
+
+    def _contents(self, wanted: Sequence[ByteRange]) -> list[Any]:
+        """The bytes of each range, or the error that came instead."""
+        filesystem, root = self._filesystem()
+        paths = [f"{root}/{each.name}" for each in wanted]
+        starts = [each.offset for each in wanted]
+        ends = [each.offset + each.size for each in wanted]
+        if "::" not in self.location:
+            return filesystem.cat_ranges(paths, starts, ends, on_error="return")
+        # fsspec's caches fail where one call asks for several ranges of a file that they do not hold yet.
+        contents: list[Any] = []
+        for path, start, end in zip(paths, starts, ends, strict=True):
+            try:
+                contents.append(filesystem.cat_file(path, start=start, end=end))
+            except Exception as error:  # each filesystem has its own family
+                contents.append(error)
+        return contents
 
     def _filesystem(self) -> tuple[Any, str]:
         """The filesystem and the folder's path in it, connected anew in a forked process."""

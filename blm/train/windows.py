@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from blm.schemas.errors import ConfigError, DatasetError, UnknownNameError
-from blm.schemas.shard import ACTION_SUFFIX, META_SUFFIX, STATE_SUFFIX
+from blm.schemas.shard import ACTION_SUFFIX, STATE_SUFFIX
 from blm.train.shard_build import ImageAddress, ShardBuild
 
 
@@ -68,7 +68,6 @@ class Windows:
         self.segments = build.segments(split)
         if not self.segments:
             raise DatasetError(f"{build.folder}: split '{split}' has no samples.", "Collect more episodes.")
-        build.check_shards(sorted({segment.members[META_SUFFIX].shard for segment in self.segments}))
         self.embodiments = tuple(embodiments or sorted(build.manifest.statistics))
         self._read()
 
