@@ -231,8 +231,8 @@ def grasp_targets(
 ) -> Iterator[ToolTarget]:
     """Grasps from above across two opposite faces: least tilt first, then the least turn of the wrist from home.
 
-    A varied demonstration first tries its own lean, turn and choice of faces. The tool point goes to the object's
-    centre, or so that the fingertips end `below_centre_m` below it.
+    A varied demonstration first tries its own lean, turn and choice of faces, where there is room. The tool point
+    goes to the object's centre, or so that the fingertips end `below_centre_m` below it.
     """
     yaw = float(np.arctan2(thing.pose.rotation[1, 0], thing.pose.rotation[0, 0]))
     if thing.thing.shape == "sphere":
@@ -240,12 +240,14 @@ def grasp_targets(
     openings = [horizontal(yaw + quarter * np.pi / 2) for quarter in range(4)]
     home = scene.home_opening_at(thing.position)
     openings.sort(key=lambda opening: -float(opening @ home))
-    if variation.other_faces and thing.thing.shape != "sphere":
+    # A gripper with one fixed jaw has next to no room beside the object: other grasps than the plainest brush it.
+    roomy = float(np.ptp(scene.gripper.middles)) < FINGER_GAP_M
+    if variation.other_faces and roomy and thing.thing.shape != "sphere":
         openings[:2] = openings[1::-1]
     raised = 0.0 if below_centre_m is None else scene.gripper.tip_m - below_centre_m
     height = max(thing.position[2] + raised, lowest_tool_height(scene))
     middle = scene.gripper.middle_m(2 * thing.thing.half_size[1] + 2 * FINGER_GAP_M)
-    for tilt in (*((variation.tilt,) if variation.tilt else ()), *_TILTS):
+    for tilt in (*((variation.tilt,) if variation.tilt and roomy else ()), *_TILTS):
         for opening in openings:
             position = np.array([thing.position[0], thing.position[1], height]) - middle * opening
             yield ToolTarget(position, scene.approach(position, tilt), opening)
