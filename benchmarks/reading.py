@@ -259,7 +259,7 @@ def decode_ms(folder: Path) -> float:
     return 1000 * statistics.median(passes) / len(pictures) * len(CAMERAS)
 
 
-def environment() -> dict[str, str]:
+def environment(scratch: Path) -> dict[str, str]:
     """For torchcodec: where no FFmpeg libraries are installed, those inside PyAV, under the names it looks for."""
     from ctypes.util import find_library
 
@@ -267,7 +267,8 @@ def environment() -> dict[str, str]:
     found = importlib.util.find_spec("av")
     if find_library("avcodec") or found is None or found.origin is None:
         return variables
-    folder = Path(tempfile.mkdtemp(prefix="blm-ffmpeg-"))
+    folder = scratch / "ffmpeg"
+    folder.mkdir()
     for library in (Path(found.origin).parents[1] / "av.libs").glob("*.so*"):
         (folder / library.name).symlink_to(library)
         name, _, version = library.name.partition(".so.")
@@ -335,12 +336,11 @@ def main() -> None:
             print(json.dumps(measure(name, Path(folder), arguments.seconds)))
         return
     with tempfile.TemporaryDirectory(prefix="blm-reading-") as scratch:
-        run(arguments, (arguments.folder or Path(scratch)) / arguments.codec)
+        run(arguments, (arguments.folder or Path(scratch)) / arguments.codec, environment(Path(scratch)))
 
 
-def run(arguments: argparse.Namespace, folder: Path) -> None:
+def run(arguments: argparse.Namespace, folder: Path, variables: dict[str, str]) -> None:
     """Make what is missing, measure, print."""
-    variables = environment()
     for source in SOURCES:
         place = folder / source
         place.mkdir(parents=True, exist_ok=True)
