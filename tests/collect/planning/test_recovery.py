@@ -31,7 +31,7 @@ def test_a_cube_that_moves_during_the_approach_is_approached_anew_at_once(robot)
     agent = PlannerAgent(world)
 
     def nudge(world, tick: int) -> None:
-        if tick == 12:
+        if tick == 6:
             _move_cube(world, world.object_pose("cube")[0] + np.array([-0.01, 0.03, 0.0]))
 
     shown = demonstrate(world, agent, 2, nudge)
