@@ -74,8 +74,7 @@ def set_metadata(root: Path, column: str, value: object) -> None:
 def set_pictures(root: Path, change: Callable[[np.ndarray], np.ndarray], camera: str = "top") -> None:
     """Replace the (T, H, W, 3) pictures of one camera."""
     path = video_file(root, EPISODE, camera)
-    with av.open(str(path)) as container:
-        pictures = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    pictures = _pictures(path)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=RATE_HZ, options={"crf": "18", "g": "2", "bf": "0"})
         stream.height, stream.width, stream.pix_fmt = pictures.shape[1], pictures.shape[2], "yuv420p"
@@ -84,6 +83,13 @@ def set_pictures(root: Path, change: Callable[[np.ndarray], np.ndarray], camera:
             frame.pts, frame.time_base = index, Fraction(1, RATE_HZ)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+
+
+def _pictures(path: Path) -> np.ndarray:
+    container = av.open(str(path))
+    pictures = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    container.close()
+    return pictures
 
 
 def _cut_data(root: Path) -> None:
