@@ -171,7 +171,8 @@ def end(process: subprocess.Popen) -> None:
     process.send_signal(signal.SIGTERM)
     _, alive = psutil.wait_procs(family, timeout=20)
     for one in alive:
-        one.kill()
+        with psutil_gone():
+            one.kill()
 
 
 def cpu_s(pid: int) -> float:

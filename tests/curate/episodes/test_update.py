@@ -42,15 +42,14 @@ def test_another_dataset_leaves_the_shards_of_the_first_untouched(recorded, othe
     assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
 
 
-def test_a_changed_episode_rewrites_its_own_shard_only(recorded, other, tmp_path):
+def test_a_changed_episode_rewrites_shards_of_its_own_dataset_only(recorded, other, tmp_path):
     build_splits(config(tmp_path / "out", recorded, other))
     before = inodes(tmp_path / "out")
     set_motion(other, 3, np.linspace(5, 60, 24 * 6).reshape(24, 6))
     summary = build_splits(config(tmp_path / "out", recorded, other))
     after = inodes(tmp_path / "out")
-    assert (
-        1 <= summary.shards - summary.reused <= 2
-    )  # two where the episode's new content moves it to another split
+    untouched = [name for name in before if "pushes" in name]
+    assert len(untouched) <= summary.reused < summary.shards  # near-duplicates may change their split with it
     assert all("again" in name for name in after if after[name] != before.get(name))
     build_splits(config(tmp_path / "fresh", recorded, other))
     assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
