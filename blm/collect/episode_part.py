@@ -29,6 +29,7 @@ from blm.schemas.episode import (
     STATE,
     SUBTASK_INDEX,
     SUCCESS,
+    camera_age_key,
     episode_features,
     image_key,
 )
@@ -45,12 +46,14 @@ class EpisodePart:
         subtasks: names of the primitives, in order of first appearance.
         videos: image key → MP4 file with T frames.
         image_statistics: image key → statistics of its pixels.
+        repeated_frames: pictures, of all cameras together, that are the one before once more.
     """
 
     columns: Mapping[str, np.ndarray]
     subtasks: tuple[str, ...]
     videos: Mapping[str, Path]
     image_statistics: Mapping[str, Statistics]
+    repeated_frames: int = 0
 
     @property
     def frames(self) -> int:
@@ -71,12 +74,13 @@ class EpisodeWriter:
         folder.mkdir(parents=True)
         self._folder = folder
         self._features = episode_features(embodiment, simulated)
-        fps = whole_rate(embodiment)
-        self._encoders: dict[str, VideoEncoder] = {}
-        for camera in embodiment.cameras:
-            path = folder / f"{camera.name}.mp4"
-            self._encoders[camera.name] = VideoEncoder(path, camera.width, camera.height, fps, video)
+        self._encoders = self._open_encoders(embodiment, whole_rate(embodiment), video)
         self._image_statistics = {camera.name: ImageStatistics() for camera in embodiment.cameras}
+        self._age_keys = {
+            camera.name: camera_age_key(camera.name)
+            for camera in embodiment.cameras
+            if camera_age_key(camera.name) in self._features
+        }
         self._rows: list[dict[str, object]] = []
         self._subtasks: dict[str, int] = {}
 
@@ -94,6 +98,16 @@ class EpisodeWriter:
             image = np.asarray(step.observation.images[name])
             encoder.add(image)
             self._image_statistics[name].add(image)
+
+    def _open_encoders(
+        self, embodiment: Embodiment, fps: int, video: VideoConfig
+    ) -> Mapping[str, VideoEncoder]:
+        return {
+            camera.name: VideoEncoder(
+                self._folder / f"{camera.name}.mp4", camera.width, camera.height, fps, video
+            )
+            for camera in embodiment.cameras
+        }
 
     def finish(self) -> EpisodePart:
         """Close the videos, check them, and return the episode.
@@ -143,6 +157,9 @@ class EpisodeWriter:
             row[key] = array
         row[SUBTASK_INDEX] = self._subtasks.setdefault(step.subtask, len(self._subtasks))
         row[MONOTONIC_TIME] = observation.time_s
+        taken = observation.image_times_s or {}
+        for name, key in self._age_keys.items():
+            row[key] = 1000.0 * (observation.time_s - taken.get(name, observation.time_s))
         row[SUCCESS] = step.success
         return row
 

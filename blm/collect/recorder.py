@@ -190,7 +190,7 @@ def episode_metadata(start: EpisodeStart, end: EpisodeEnd, part: EpisodePart | N
         success=end.success,
         attempts=1,
         late_ticks=int(late.sum()),
-        repeated_frames=int(end.metrics.get("repeated_frames", 0)),
+        repeated_frames=part.repeated_frames if part is not None else 0,
         jitter_ms=round(float(periods.std()) * 1000, 3) if len(periods) else 0.0,
         objects=json.dumps([dict(item) for item in start.objects], default=_plain),
         cameras=json.dumps([dict(item) for item in start.cameras], default=_plain),

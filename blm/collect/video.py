@@ -8,7 +8,7 @@ wall-clock metadata.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from queue import Queue
@@ -97,12 +97,7 @@ class VideoEncoder:
         Raises:
             DatasetError: the image has another shape or type, or the encoder has failed.
         """
-        if image.shape != self._shape or image.dtype != np.uint8:
-            raise DatasetError(
-                f"{self.path.name}: an image of {image.shape} {image.dtype} came; {self._shape} uint8 was announced."
-            )
-        if self._error is not None:
-            self._raise()
+        self._check(image)
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         frame.pts = self.frames
         self.frames += 1
@@ -132,6 +127,14 @@ class VideoEncoder:
             self._queue.put(None)
             self._thread.join()
 
+    def _check(self, image: np.ndarray) -> None:
+        if image.shape != self._shape or image.dtype != np.uint8:
+            raise DatasetError(
+                f"{self.path.name}: an image of {image.shape} {image.dtype} came; {self._shape} uint8 was announced."
+            )
+        if self._error is not None:
+            self._raise()
+
     def _raise(self) -> None:
         raise DatasetError(f"{self.path}: encoding failed: {self._error}") from self._error
 
@@ -143,13 +146,18 @@ class VideoEncoder:
                 stream = container.add_stream("libx264", rate=fps, options=config.codec_options())
                 stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
                 stream.time_base = Fraction(1, fps)
-                while (frame := self._queue.get()) is not None:
+                for frame in self._waiting():
                     container.mux(stream.encode(frame))
                 container.mux(stream.encode())
         except Exception as error:  # handed to the recording thread, which raises it
             self._error = error
-            while self._queue.get() is not None:
+            for _ in self._waiting():
                 pass
+
+    def _waiting(self) -> Iterator[av.VideoFrame]:
+        """What was added, as it comes, until there is no more."""
+        while (frame := self._queue.get()) is not None:
+            yield frame
 
 
 def count_frames(path: Path) -> int:

@@ -53,7 +53,8 @@ class EpisodeMetadata:
         success: whether the task's criteria held at the end.
         attempts: how many attempts it took to get this episode, at least 1.
         late_ticks: control ticks that started late by more than half a period.
-        repeated_frames: camera frames repeated because no fresh one was there in time.
+        repeated_frames: pictures that are the one before once more, of all cameras together: no fresh one was there
+            in time, or the encoder could not keep it.
         jitter_ms: standard deviation of the control period, milliseconds.
         objects: JSON list of {name, shape, colour_name, half_size, role} in slot order. `role` is 'task', or
             'distractor' for what only lies there; where it is not given, it is 'task'.
@@ -83,6 +84,11 @@ def image_key(camera: str) -> str:
     return IMAGE_PREFIX + camera
 
 
+def camera_age_key(camera: str) -> str:
+    """Feature that says how old a camera's picture was at the moment of observation, milliseconds."""
+    return f"timing.{camera}.age_ms"
+
+
 def environment_state_names(slots: int = OBJECT_SLOTS) -> list[str]:
     """Axis names of `observation.environment_state`: a pose per slot in the base frame, then the goal position.
 
@@ -104,7 +110,8 @@ def episode_features(embodiment: Embodiment, simulated: bool) -> dict[str, dict[
     """LeRobot feature descriptions of every key blm records (LeRobot's own index columns are added by it).
 
     Images are (height, width, 3) video. `observation.environment_state` and `observation.gripper_contact` exist in
-    simulation only and are never an input of a policy.
+    simulation only and are never an input of a policy; `timing.<camera>.age_ms` exists on hardware only, where a
+    picture is older than the observation it belongs to.
     """
     axes = list(embodiment.axis_names)
     features: dict[str, dict[str, Any]] = {
@@ -123,6 +130,9 @@ def episode_features(embodiment: Embodiment, simulated: bool) -> dict[str, dict[
         }
     features[SUBTASK_INDEX] = {"dtype": "int64", "shape": (1,), "names": None}
     features[MONOTONIC_TIME] = {"dtype": "float64", "shape": (1,), "names": None}
+    if not simulated:
+        for camera in embodiment.cameras:
+            features[camera_age_key(camera.name)] = {"dtype": "float32", "shape": (1,), "names": None}
     features[SUCCESS] = {"dtype": "bool", "shape": (1,), "names": None}
     return features
 

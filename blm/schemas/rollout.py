@@ -31,6 +31,8 @@ class Observation:
         instruction: the task in words.
         environment_state: object poses and goal (see `environment_state_names`), simulation only.
         gripper_contact: forces on the gripper (see `gripper_contact_names`), simulation only.
+        image_times_s: camera name → when its picture was taken, on the clock of `time_s`. The same time as in the
+            observation before means the same picture: no fresh one was there. None: all were taken at `time_s`.
     """
 
     state: np.ndarray
@@ -40,6 +42,7 @@ class Observation:
     instruction: str
     environment_state: np.ndarray | None = None
     gripper_contact: np.ndarray | None = None
+    image_times_s: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)

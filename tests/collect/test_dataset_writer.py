@@ -46,7 +46,9 @@ def check_consistent(root: Path) -> int:
     """Every committed episode is whole, and rows and pictures belong together; returns how many there are."""
     info = info_of(root)
     rows = (
-        pq.read_table(root / "meta/episodes").sort_by("episode_index").to_pylist()
+        pq.read_table(sorted((root / "meta/episodes").rglob("*.parquet")))  # a killed writer may leave a .tmp
+        .sort_by("episode_index")
+        .to_pylist()
         if info["total_episodes"]
         else []
     )
