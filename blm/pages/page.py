@@ -11,7 +11,12 @@ from pathlib import Path
 
 from jinja2 import Environment, Template
 
-_MEDIA_TYPES = {b"\x89PNG": "image/png", b"GIF8": "image/gif", b"\xff\xd8": "image/jpeg"}
+_MEDIA_TYPES = {
+    b"\x89PNG": "image/png",
+    b"GIF8": "image/gif",
+    b"\xff\xd8": "image/jpeg",
+    b"RIFF": "image/webp",
+}
 """By the first bytes of a file."""
 
 
@@ -26,7 +31,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG, GIF or JPEG picture (a file, or its bytes), embedded into the page, with its caption."""
+    """A PNG, GIF, JPEG or WebP picture (a file, or its bytes), embedded into the page, with its caption."""
 
     source: Path | bytes
     caption: str
@@ -39,7 +44,7 @@ class Picture:
         for signature, media_type in _MEDIA_TYPES.items():
             if content.startswith(signature):
                 return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
-        raise ValueError("the picture is neither PNG, GIF nor JPEG")
+        raise ValueError("the picture is neither PNG, GIF, JPEG nor WebP")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Build Stage II splits: index, check, split, pack, describe; `manifest.json` comes last and means done.
 
     datasets ─▶ index ─▶ checks ─▶ splits ─▶ shards (per split and dataset) ─▶ statistics ─▶ tables ─▶ manifest.json
-                           └─────────────────────┴─▶ dropped.parquet, findings.parquet
+                           └─────────────────────┴─▶ dropped.parquet, findings.parquet    report.html ◀─┘
 
 Everything is ordered by dataset name and episode, so the same inputs and settings give the same bytes whatever the
 order of the inputs, the number of workers and the engine, also after an interruption. A build into the folder of an
@@ -25,9 +25,11 @@ from blm.curate.episodes.checks import Checked, check_episodes, with_unpacked
 from blm.curate.episodes.config import SplitsConfig
 from blm.curate.episodes.index import DatasetIndex
 from blm.curate.episodes.inputs import index_all, named_sources
+from blm.curate.episodes.lineage import LINEAGE_FILE, picture_notes, write_lineage
 from blm.curate.episodes.locate import locate_datasets
 from blm.curate.episodes.mixture import group_label, mixture_of
 from blm.curate.episodes.packing import Packed, pack_all, plan_shards
+from blm.curate.episodes.report import REPORT_FILE, write_splits_report
 from blm.curate.episodes.segment import Segment
 from blm.curate.episodes.splits import assign_splits, split_names
 from blm.curate.episodes.statistics import embodiment_statistics
@@ -76,7 +78,7 @@ def _build(config: SplitsConfig, engine: Engine, progress: Progress) -> BuildSum
     datasets = index_all(config, engine, progress)
     fingerprint = _fingerprint(config, datasets)
     folder = OutputFolder(config.output, KIND, fingerprint)
-    if folder.is_complete((INDEX_FILE, DROPPED_FILE, FINDINGS_FILE, CARD_FILE)):
+    if folder.is_complete((INDEX_FILE, DROPPED_FILE, FINDINGS_FILE, LINEAGE_FILE, CARD_FILE, REPORT_FILE)):
         return summarise(config.output, KIND, started, reused=None)
     kept, checked = _checked(datasets, config)
     folder.prepare(config.overwrite, lambda manifest: _objection(manifest, config))
@@ -84,7 +86,8 @@ def _build(config: SplitsConfig, engine: Engine, progress: Progress) -> BuildSum
     planned = plan_shards(kept, datasets, config)
     packed = pack_all(planned, kept, config, folder, engine, progress)
     segments = [segment for shard in planned for segment in shard.segments]
-    checked = with_unpacked(checked, _unpacked(segments, packed.unreadable), config.thresholds, config.checks)
+    notes = picture_notes(folder.staging, packed.shards) | _unpacked(segments, packed.unreadable)
+    checked = with_unpacked(checked, notes, config.thresholds, config.checks)
     segments = [segment for segment in segments if segment.key not in packed.unreadable]
     manifest = _manifest(config, datasets, segments, checked.dropped, packed, fingerprint)
 
@@ -93,6 +96,8 @@ def _build(config: SplitsConfig, engine: Engine, progress: Progress) -> BuildSum
     write_parquet(folder.staging / FINDINGS_FILE, checked.findings)
     write_shard_tables(folder.staging, packed.shards)
     write_splits_card(folder.staging / CARD_FILE, manifest, rows, config.licence)
+    write_lineage(folder.staging, segments, packed.shards)
+    write_splits_report(folder.staging, manifest, datasets, segments, packed.shards, checked, config.licence)
     folder.publish(manifest, rows)
     return summarise(config.output, KIND, started, packed.reused)
 

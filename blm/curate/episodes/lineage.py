@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
 
 import pyarrow as pa
 
 from blm.curate.episodes.segment import Segment
-from blm.curate.shards import FinishedShard
+from blm.curate.shards import FinishedShard, write_parquet
+from blm.schemas.shard import META_SUFFIX, SegmentMeta
 
 LINEAGE_FILE = "lineage.parquet"
 
@@ -54,3 +57,26 @@ def lineage_table(segments: Sequence[Segment], shards: Sequence[FinishedShard]) 
     ]
     table = pa.Table.from_pylist(rows, schema=LINEAGE_SCHEMA)
     return table.sort_by([("dataset", "ascending"), ("episode", "ascending")])
+
+
+def write_lineage(folder: Path, segments: Sequence[Segment], shards: Sequence[FinishedShard]) -> None:
+    """Write `lineage.parquet` into a build's folder."""
+    write_parquet(folder / LINEAGE_FILE, lineage_table(segments, shards))
+
+
+def picture_notes(folder: Path, shards: Sequence[FinishedShard]) -> dict[tuple[str, int], str]:
+    """What packing noted about the pictures of samples that it kept, by (dataset, episode).
+
+    It stands in the samples, so that a shard taken over from an earlier build tells it too.
+    """
+    notes = {}
+    members = (row for shard in shards for row in shard.index)
+    for name, rows in groupby(members, lambda row: row.shard):
+        with (folder / name).open("rb") as stream:
+            for row in rows:
+                if row.suffix == META_SUFFIX:
+                    stream.seek(row.offset)
+                    meta = SegmentMeta.model_validate_json(stream.read(row.size))
+                    if meta.picture_findings:
+                        notes[meta.dataset, meta.episode] = meta.picture_findings
+    return notes

@@ -1,20 +1,21 @@
-"""Gather what the pages of a Stage II build show, and write them: `lineage.parquet` and `report.html`."""
+"""Gather what the page of a Stage II build shows, and write it: `report.html`."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from blm.curate.episodes.checks import Checked
 from blm.curate.episodes.index import DatasetIndex
-from blm.curate.episodes.lineage import LINEAGE_FILE, lineage_table
-from blm.curate.episodes.segment import Segment
+from blm.curate.episodes.lineage import lineage_table
+from blm.curate.episodes.segment import Segment, example_frame
 from blm.curate.report.splits_page import EXAMPLES_PER_REASON, DroppedExample, Recorded, splits_page
-from blm.curate.shards import FinishedShard, write_parquet
+from blm.curate.shards import FinishedShard
 from blm.schemas.episode import EE_POSE
 from blm.schemas.manifest import Manifest, write_atomically
 from blm.schemas.shard import IndexRow, images_suffix, offsets_suffix
@@ -25,9 +26,6 @@ PICTURES = 6
 _TOOL_POSITIONS = 20_000
 _EPISODES_FOR_POSITIONS = 400
 
-ExampleFrame = Callable[[DatasetIndex, int], bytes | None]
-"""The first readable picture of an episode as JPEG, or None."""
-
 
 def write_splits_report(
     folder: Path,
@@ -35,22 +33,19 @@ def write_splits_report(
     datasets: Mapping[str, DatasetIndex],
     segments: Sequence[Segment],
     shards: Sequence[FinishedShard],
-    dropped: pa.Table,
-    findings: pa.Table,
+    checked: Checked,
     licence: str,
-    example_frame: ExampleFrame,
 ) -> None:
-    """Write `lineage.parquet` and `report.html` into a build's folder; the same build gives the same bytes."""
-    lineage = lineage_table(segments, shards)
-    write_parquet(folder / LINEAGE_FILE, lineage)
+    """Write `report.html` into a build's folder; the same build gives the same bytes."""
     index = {(row.key, row.suffix): row for shard in shards for row in shard.index}
     recorded = []
     for name in sorted({segment.row["embodiment"] for segment in segments}):
         mine = [segment for segment in segments if segment.row["embodiment"] == name]
         positions, pictures = _tool_positions(mine), _pictures(folder, mine, index)
         recorded.append(Recorded(mine[0].dataset.embodiment, positions, pictures))
-    examples = _examples(datasets, dropped, example_frame)
-    page = splits_page(manifest, lineage, findings, recorded, examples, licence)
+    examples = _examples(datasets, checked.dropped)
+    lineage = lineage_table(segments, shards)
+    page = splits_page(manifest, lineage, checked.findings, recorded, examples, licence)
     write_atomically(folder / REPORT_FILE, page.encode())
 
 
@@ -85,9 +80,8 @@ def _pictures(
     pictures = []
     for task, segment in sorted(first.items())[:PICTURES]:
         camera = segment.dataset.cameras[0].name
-        images, offsets = (
-            index.get((segment.key, suffix(camera))) for suffix in (images_suffix, offsets_suffix)
-        )
+        images = index.get((segment.key, images_suffix(camera, segment.image_format)))
+        offsets = index.get((segment.key, offsets_suffix(camera)))
         if images is None or offsets is None:
             continue
         places = np.load(io.BytesIO(_member(folder, offsets)), allow_pickle=False)
@@ -103,9 +97,7 @@ def _member(folder: Path, row: IndexRow) -> bytes:
         return stream.read(row.size)
 
 
-def _examples(
-    datasets: Mapping[str, DatasetIndex], dropped: pa.Table, example_frame: ExampleFrame
-) -> list[DroppedExample]:
+def _examples(datasets: Mapping[str, DatasetIndex], dropped: pa.Table) -> list[DroppedExample]:
     examples: list[DroppedExample] = []
     shown: dict[str, int] = {}
     for row in dropped.to_pylist():
