@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from blm import __version__
 from blm.collect import dataset_files as files
 from blm.collect.attempts_table import Attempt, read_attempts, write_attempts
-from blm.collect.episode_part import EpisodePart, EpisodeWriter, whole_rate
+from blm.collect.episode_part import EpisodePart, EpisodeWriter, judged, whole_rate
 from blm.collect.statistics import DatasetStatistics, Statistics, column_statistics
 from blm.collect.video import VideoConfig
 from blm.schemas.embodiment import Embodiment
@@ -38,6 +38,7 @@ from blm.schemas.episode import (
     RECORDING_FILE,
     SUBTASK_INDEX,
     SUBTASKS_FILE,
+    SUCCESS,
     EpisodeMetadata,
     episode_features,
 )
@@ -156,6 +157,72 @@ class DatasetWriter:
         self.attempts.append(attempt)
         self._write_attempts()
 
+    def discard_last(self) -> int:
+        """Take the last episode out again, as if its attempt had not been kept; returns the index it had.
+
+        The summary forgets it first, `meta/episodes` next, and then its files go: killed in between, `resume` finds
+        a whole dataset with it or without it.
+
+        Raises:
+            DatasetError: there is no episode.
+        """
+        if not self.episodes:
+            raise DatasetError(f"{self.root} holds no episode to discard.")
+        last = self.episodes - 1
+        group, place = divmod(last, files.EPISODES_PER_FILE)
+        rows = pq.read_table(files.episodes_file(self.root, group))
+        self.episodes, self.frames = last, rows["dataset_from_index"][place].as_py()
+        self._write_info()
+        if place:
+            files.write_parquet(files.episodes_file(self.root, group), rows.slice(0, place).combine_chunks())
+        else:
+            files.episodes_file(self.root, group).unlink()
+        attempts = [
+            dataclasses.replace(attempt, kept=False, episode_index=-1)
+            if attempt.episode_index == last
+            else attempt
+            for attempt in self.attempts
+        ]
+        self._take_up(attempts)
+        return last
+
+    def relabel_last(self, success: bool) -> int:
+        """Change whether the last episode counts as a success; returns its index.
+
+        Raises:
+            DatasetError: there is no episode.
+        """
+        if not self.episodes:
+            raise DatasetError(f"{self.root} holds no episode to mark.")
+        last = self.episodes - 1
+        group, place = divmod(last, files.EPISODES_PER_FILE)
+        path = files.data_file(self.root, last)
+        columns = judged(files.read_columns(path), success)
+        files.write_parquet(path, files.data_table(columns))
+        statistics = files.statistics_columns(
+            {SUCCESS: column_statistics({SUCCESS: columns[SUCCESS]})[SUCCESS]}
+        )
+        table = pq.read_table(files.episodes_file(self.root, group))
+        changes = {EPISODE_METADATA_PREFIX + "success": pa.array([success])} | statistics
+        table = pa.concat_tables([table.slice(0, place), _with_columns(table.slice(place), changes)])
+        files.write_parquet(files.episodes_file(self.root, group), table.combine_chunks())
+        attempts = [
+            dataclasses.replace(attempt, success=success) if attempt.episode_index == last else attempt
+            for attempt in self.attempts
+        ]
+        self._take_up(attempts)
+        return last
+
+    def _take_up(self, attempts: list[Attempt]) -> None:
+        """Read again what is committed, and note the attempts as they are seen now."""
+        self.episodes = self.frames = 0
+        self._group, self._statistics = None, DatasetStatistics()
+        for names in (self._tasks, self._subtasks, self.attempts):
+            names.clear()
+        self._load()
+        self.attempts = attempts
+        self._sweep()
+
     def close(self) -> None:
         """Write the final statistics and let go of the dataset; harmless when called twice.
 
@@ -163,9 +230,11 @@ class DatasetWriter:
         """
         if self._lock.closed:
             return
-        if self.episodes:
-            self._write_summary(refresh=True)
-        self._release()
+        try:
+            if self.episodes:
+                self._write_summary(refresh=True)
+        finally:
+            self._release()
         if not self.episodes and not self.attempts:
             shutil.rmtree(self.root / "meta")
             if not any(self.root.iterdir()):
@@ -359,6 +428,13 @@ def _features(
             height, width, _ = feature["shape"]
             feature["info"] = video.describe(width, height, fps)
     return features | files.INDEX_FEATURES
+
+
+def _with_columns(table: pa.Table, columns: Mapping[str, pa.Array]) -> pa.Table:
+    """The table with some of its columns replaced."""
+    for name, values in columns.items():
+        table = table.set_column(table.schema.get_field_index(name), name, values)
+    return table
 
 
 def _committed(attempts: list[Attempt], episodes: int) -> list[Attempt]:

@@ -36,6 +36,9 @@ from blm.schemas.episode import (
 from blm.schemas.errors import ConfigError, DatasetError
 from blm.schemas.rollout import Step
 
+LATE_PERIODS = 1.5
+"""A control tick that begins later than this many periods after the one before is late."""
+
 
 @dataclass(frozen=True)
 class EpisodePart:
@@ -128,14 +131,16 @@ class EpisodeWriter:
             for key, feature in self._features.items()
             if feature["dtype"] != "video"
         }
-        statistics = {image_key(name): images.result() for name, images in self._image_statistics.items()}
-        return EpisodePart(columns, tuple(self._subtasks), videos, statistics)
+        return EpisodePart(columns, tuple(self._subtasks), videos, self._statistics_of_images())
 
     def discard(self) -> None:
         """Throw the episode away."""
         for encoder in self._encoders.values():
             encoder.discard()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _statistics_of_images(self) -> dict[str, Statistics]:
+        return {image_key(name): images.result() for name, images in self._image_statistics.items()}
 
     def _numeric(self, step: Step) -> dict[str, object]:
         observation = step.observation
@@ -164,6 +169,13 @@ class EpisodeWriter:
         return row
 
 
+def judged(columns: Mapping[str, np.ndarray], success: bool) -> dict[str, np.ndarray]:
+    """The columns of an episode with `next.success` as a person saw it: false throughout, or true at the end."""
+    marks = columns[SUCCESS] & success
+    marks[-1] = success
+    return {**columns, SUCCESS: marks}
+
+
 def whole_rate(embodiment: Embodiment) -> int:
     """The control rate as LeRobot's whole `fps`; raises ConfigError if it is not a whole number."""
     rate = embodiment.control_rate_hz
@@ -173,3 +185,13 @@ def whole_rate(embodiment: Embodiment) -> int:
             "Use a whole number.",
         )
     return int(rate)
+
+
+def late_ticks_and_jitter(times_s: np.ndarray, rate_hz: float) -> tuple[int, float]:
+    """From the measured times of control ticks (T,), seconds: how many came late, and the period's standard
+    deviation in milliseconds."""
+    periods = np.diff(times_s)
+    if not len(periods):
+        return 0, 0.0
+    late = int((periods > LATE_PERIODS / rate_hz).sum())
+    return late, round(float(periods.std()) * 1000, 3)

@@ -17,14 +17,12 @@ import numpy as np
 from blm import __version__
 from blm.collect.attempts_table import Attempt
 from blm.collect.dataset_writer import STAGING_FOLDER, DatasetWriter
-from blm.collect.episode_part import EpisodePart, EpisodeWriter
+from blm.collect.episode_part import EpisodePart, EpisodeWriter, late_ticks_and_jitter
 from blm.collect.rollout import STOPPED
 from blm.collect.video import VideoConfig
 from blm.schemas.embodiment import Embodiment
 from blm.schemas.episode import MONOTONIC_TIME, EpisodeMetadata
 from blm.schemas.rollout import EpisodeEnd, EpisodeStart, Step
-
-_LATE_PERIODS = 1.5
 
 
 @dataclass(frozen=True)
@@ -179,8 +177,7 @@ def attempt_of(recorded: Recorded, number: int) -> Attempt:
 def episode_metadata(start: EpisodeStart, end: EpisodeEnd, part: EpisodePart | None) -> EpisodeMetadata:
     """What `meta/episodes` says about an episode; timing comes from the measured times in `part`."""
     times = part.columns[MONOTONIC_TIME] if part is not None else np.zeros(1)
-    periods = np.diff(times)
-    late = periods > _LATE_PERIODS / start.embodiment.control_rate_hz
+    late, jitter = late_ticks_and_jitter(times, start.embodiment.control_rate_hz)
     return EpisodeMetadata(
         embodiment=start.embodiment.name,
         task=start.task.name,
@@ -189,9 +186,9 @@ def episode_metadata(start: EpisodeStart, end: EpisodeEnd, part: EpisodePart | N
         operator=start.operator,
         success=end.success,
         attempts=1,
-        late_ticks=int(late.sum()),
+        late_ticks=late,
         repeated_frames=part.repeated_frames if part is not None else 0,
-        jitter_ms=round(float(periods.std()) * 1000, 3) if len(periods) else 0.0,
+        jitter_ms=jitter,
         objects=json.dumps([dict(item) for item in start.objects], default=_plain),
         cameras=json.dumps([dict(item) for item in start.cameras], default=_plain),
         goal=json.dumps(dict(start.goal) if start.goal is not None else None, default=_plain),
