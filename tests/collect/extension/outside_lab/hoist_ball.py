@@ -11,6 +11,6 @@ def hoist_ball(scene: Scene, variation: Variation) -> Iterator[Decomposition]:
     """Grasp the ball near its equator, lift it and hold it at the goal above."""
     ball = scene.objects["ball"]
     assert scene.goal is not None
-    for target in grasp_targets(scene, ball, below_centre_m=0.45 * ball.thing.half_size[2]):
+    for target in grasp_targets(scene, ball, variation, below_centre_m=0.45 * ball.thing.half_size[2]):
         holding, steps = picking_up(scene, "ball", target, variation)
         yield (*steps, primitives.move(carry_targets(scene, holding, scene.goal), holding))
