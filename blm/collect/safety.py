@@ -62,6 +62,7 @@ class EmergencyStop:
         self._pressed = threading.Event()
         self._reason = ""
         self._torque_off = False
+        self._listeners: list[Callable[[], None]] = []
 
     @property
     def pressed(self) -> bool:
@@ -77,11 +78,26 @@ class EmergencyStop:
         return self._torque_off
 
     def press(self, reason: str = "emergency stop", *, torque_off: bool = False) -> None:
-        """Stop. The first reason stays; `torque_off` may be added by pressing again."""
+        """Stop. The first reason stays; `torque_off` may be added by pressing again.
+
+        Whoever listens acts at once, in the caller's thread: the loop that commands may hang.
+        """
         with self._lock:
             self._reason = self._reason or reason
             self._torque_off = self._torque_off or torque_off
             self._pressed.set()
+            listeners = tuple(self._listeners)
+        for listener in listeners:
+            listener()
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call `listener` at every press."""
+        with self._lock:
+            self._listeners.append(listener)
+
+    def unlisten(self, listener: Callable[[], None]) -> None:
+        with self._lock:
+            self._listeners.remove(listener)
 
     def release(self) -> None:
         with self._lock:

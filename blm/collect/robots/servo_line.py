@@ -102,7 +102,12 @@ class ServoLine:
         flush: Callable[[], None] = handler.clearPort
 
         def clear_port() -> None:
-            flush()
+            try:
+                flush()
+            except OSError:
+                raise
+            except Exception as error:  # termios.error of an unplugged port is no OSError
+                raise OSError(f"port {self.port} is gone: {error}") from error
             self.counts.stale_bytes += self._discard()
 
         handler.clearPort = clear_port

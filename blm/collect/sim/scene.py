@@ -130,6 +130,15 @@ def build_scene(
     return _handles(model, robot_model, embodiment, task, distractors or {})
 
 
+def compile_robot(embodiment: Embodiment) -> mujoco.MjModel:
+    """The robot's own model alone, for kinematics without a scene.
+
+    Raises:
+        UnknownNameError, ConfigError, SimulationError: there is no such model, or it does not compile.
+    """
+    return _compile(_robot_spec(embodiment, "own"), f"robot model '{embodiment.model}'")
+
+
 def put(data: mujoco.MjData, handle: SceneObject, thing: TaskObject, placement: Placement) -> None:
     """Lay a thing on the table."""
     position, quaternion = pose_of(thing, placement)

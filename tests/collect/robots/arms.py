@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from blm.schemas.embodiment import Embodiment, load_embodiment
 from tests.collect.robots.emulated_bus import EmulatedBus
 
 
@@ -23,3 +24,9 @@ def so100_leader(bus: EmulatedBus, folder: Path) -> Any:
 
     bus.write_calibration(folder / "leader.json")
     return SO100Leader(SO100LeaderConfig(port=bus.port, id="leader", calibration_dir=folder))
+
+
+def with_one_camera(control_rate_hz: float = 50.0, width: int = 64, height: int = 48) -> Embodiment:
+    """The SO-100 with its camera 'top' alone, in the size of the emulated one."""
+    so100 = load_embodiment("so100").with_image_size(width, height)
+    return so100.model_copy(update={"cameras": (so100.camera("top"),), "control_rate_hz": control_rate_hz})
