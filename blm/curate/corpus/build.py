@@ -1,9 +1,11 @@
 """Build a Stage I corpus: read, check, clean, deduplicate, split, pack; `manifest.json` comes last and means done.
 
-    sources ─▶ stages ─┬─▶ shards (per split and kinds of media), records.parquet ─▶ tables, card ─▶ manifest.json
-                       └─▶ dropped.parquet
+    sources ─▶ stages ─▶ spool ─▶ comparison ─▶ shards (per split and kinds of media), records.parquet ─┐
+                   └─▶ dropped.parquet ◀─┴─▶ near_duplicates.parquet, contamination.parquet           │
+                                                                 manifest.json ◀─ tables, card, page ◀─┘
 
-Everything streams: no more than one conversation's media is in memory. Sources are read in the order of their names,
+Everything streams: no more than one conversation's media is in memory, and what is compared waits on disk (see
+`spool`, which takes as much as the corpus while it is built). Sources are read in the order of their names,
 so the same inputs and settings give the same bytes whatever their order, also after an interruption.
 """
 
@@ -26,10 +28,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blm import __version__
+from blm.curate.corpus.benchmark_items import BenchmarkItem, benchmark_name, read_benchmark
 from blm.curate.corpus.card import CARD_FILE, corpus_card
+from blm.curate.corpus.comparison import compare
 from blm.curate.corpus.config import CorpusConfig, Source, SourceConfig
 from blm.curate.corpus.conversation import Conversation, Drop
 from blm.curate.corpus.sources import SourceKind, source_kind
+from blm.curate.corpus.spool import Spool
 from blm.curate.corpus.stages import Pipeline
 from blm.curate.episodes.config import DatasetSource
 from blm.curate.episodes.index import dataset_names
@@ -45,7 +50,7 @@ from blm.curate.shards import (
 )
 from blm.curate.summary import BuildSummary, summarise
 from blm.schemas.corpus import CORPUS_SCHEMA, CorpusRecord, check_record, records_to_table
-from blm.schemas.errors import DatasetError
+from blm.schemas.errors import ConfigError, DatasetError
 from blm.schemas.manifest import (
     DROPPED_FILE,
     INDEX_FILE,
@@ -60,10 +65,21 @@ from blm.schemas.shard import META_SUFFIX
 
 KIND = "stage1-corpus"
 RECORDS_FILE = "records.parquet"
+DUPLICATES_FILE = "near_duplicates.parquet"
+CONTAMINATION_FILE = "contamination.parquet"
+SPOOL_FOLDER = "spool"
 DROPPED_SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("source", "row", "stage", "reason", "field", "note")]
 )
-_TABLES = (RECORDS_FILE, DROPPED_FILE, INDEX_FILE, SHARD_TABLE_FILE, CARD_FILE)
+_TABLES = (
+    RECORDS_FILE,
+    DROPPED_FILE,
+    DUPLICATES_FILE,
+    CONTAMINATION_FILE,
+    INDEX_FILE,
+    SHARD_TABLE_FILE,
+    CARD_FILE,
+)
 _ROWS_AT_ONCE = 4096
 _REPORT_EVERY = 50
 
@@ -92,21 +108,30 @@ def build_corpus(config: CorpusConfig, progress: Progress | None = None) -> Buil
     started = time.monotonic()
     progress = progress or silent
     inputs = _inputs(config, progress)
-    fingerprint = _fingerprint(config, inputs)
+    items = _benchmark_items(config)
+    fingerprint = _fingerprint(config, inputs, items)
     folder = OutputFolder(config.output, KIND, fingerprint)
     if folder.is_complete(_TABLES):
         return summarise(config.output, KIND, started, reused=None)
     folder.prepare(config.overwrite)
 
     pipeline = Pipeline(config)
-    with _CorpusWriter(folder.staging, fingerprint, config.shard_bytes) as writer:
+    with Spool(folder.staging / SPOOL_FOLDER) as spool:
         for conversation in pipeline.run(_read_all(inputs, progress)):
-            writer.write(conversation)
+            spool.add(conversation)
+        spool.seal()
+        comparison = compare(spool, config, items, progress)
+        pipeline.extend(comparison.reports, comparison.drops)
+        with _CorpusWriter(folder.staging, fingerprint, config.shard_bytes) as writer:
+            for conversation in spool.conversations(comparison.keep):
+                writer.write(conversation)
     if not writer.counts.total():
         folder.abandon()
         raise _nothing_left(pipeline)
     manifest = _manifest(config, inputs, pipeline, writer, fingerprint)
     write_parquet(folder.staging / DROPPED_FILE, _dropped_table(pipeline.drops))
+    for name, table in zip((DUPLICATES_FILE, CONTAMINATION_FILE), comparison.tables(), strict=True):
+        write_parquet(folder.staging / name, table)
     write_shard_tables(folder.staging, writer.shards)
     rows = [shard.row for shard in writer.shards]
     licences = {one.config.name: one.config.licence for one in inputs}
@@ -123,7 +148,7 @@ def _inputs(config: CorpusConfig, progress: Progress) -> list[_Input]:
     for number, (name, source) in enumerate(sorted(zip(names, config.sources, strict=True), key=_first)):
         progress("reading sources", number, len(names), name)
         kind, settings = source_kind(source.kind), config.for_source(source, name)
-        if not source.path.exists():
+        if kind.identity(source.path, settings) is None and not source.path.exists():
             raise DatasetError(f"source '{name}': {source.path} does not exist.", "Check the path.")
         inputs.append(_Input(source, kind, settings, _digest(source, kind, settings)))
     progress("reading sources", len(names), len(names))
@@ -137,6 +162,8 @@ def _first(pair: tuple[str, Source]) -> str:
 def _digest(source: Source, kind: SourceKind, config: SourceConfig) -> str:
     """Of the names and contents of the files that the source reads, wherever they lie."""
     digest = hashlib.sha256()
+    if identity := kind.identity(source.path, config):
+        return hashlib.sha256(identity.encode()).hexdigest()
     bases = [base for base in (source.path, source.media_root, source.path.parent) if base is not None]
     for path in kind.files(source.path, config):
         base = next((base for base in bases if path.is_relative_to(base)), path.parent)
@@ -144,9 +171,27 @@ def _digest(source: Source, kind: SourceKind, config: SourceConfig) -> str:
     return digest.hexdigest()
 
 
-def _fingerprint(config: CorpusConfig, inputs: list[_Input]) -> str:
+def _benchmark_items(config: CorpusConfig) -> list[BenchmarkItem]:
+    """Of all benchmarks, in the order of their names."""
+    benchmarks = {benchmark_name(one): one for one in config.benchmarks}
+    if len(benchmarks) < len(config.benchmarks):
+        raise ConfigError("two benchmarks have one name.", "Give each its own `name`.")
+    return [item for _, benchmark in sorted(benchmarks.items()) for item in read_benchmark(benchmark)]
+
+
+def _items_digest(items: list[BenchmarkItem]) -> str:
+    digest = hashlib.sha256()
+    for item in items:
+        images = [hashlib.sha256(image).hexdigest() for image in item.images]
+        said = [item.benchmark, item.row, item.question, item.context, item.answer, images]
+        digest.update(json.dumps(said).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _fingerprint(config: CorpusConfig, inputs: list[_Input], items: list[BenchmarkItem]) -> str:
     """Of everything the build's bytes depend on; not of where inputs and output lie, nor of the inputs' order."""
-    settings = config.build_settings() | {"sources": None}
+    benchmarks = sorted((benchmark_name(one), one.images) for one in config.benchmarks)
+    settings = config.build_settings() | {"sources": None, "benchmarks": [benchmarks, _items_digest(items)]}
     listed = [
         (one.source.kind, one.config.model_dump(mode="json", exclude={"media_root"}), one.sha256)
         for one in inputs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -50,6 +50,42 @@ class Limits(FrozenModel):
     max_media_bytes: int = Field(default=32 * 1024 * 1024, ge=1, description="per image")
     max_media: int = Field(default=16, ge=0, description="images per conversation")
     max_characters: int = Field(default=100_000, ge=1, description="of text per conversation")
+    max_row_bytes: int = Field(default=8 * 1024 * 1024, ge=1, description="of a line or list element of JSON")
+
+
+class NearDuplicates(FrozenModel):
+    """Which conversations are too much alike to keep all; the first in order stays."""
+
+    text: float | None = Field(
+        default=0.7,
+        ge=0.5,
+        le=1,
+        description="Jaccard similarity of 5-word shingles from which texts about the same media count; null: off",
+    )
+    images: Literal["keep", "same_text", "any_text"] = Field(
+        default="keep",
+        description="images that look alike: keep all, drop those whose text is a near-duplicate too, or all but one",
+    )
+    mirrored: bool = Field(default=False, description="mirror images look alike")
+
+
+class Benchmark(FrozenModel):
+    """Questions that must not be trained on. In `corpus.yaml` it may be given as the path alone."""
+
+    path: Path = Field(description="JSON, JSON lines, Parquet, CSV, TSV, or plain text with an item per line")
+    name: str | None = Field(default=None, description="default: the file's name")
+    question: str | None = Field(default=None, description="its field; default: the first known one")
+    answer: str | None = Field(default=None, description="its field; default: the first known one")
+    image: str | None = Field(default=None, description="its field; default: the first known one; '': none")
+    images: Literal["alike", "equal"] = Field(
+        default="alike",
+        description="what counts as its image: one that looks alike, or equal bytes (for frames of one fixed camera)",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str | Path) else value
 
 
 class SourceConfig(FrozenModel):
@@ -62,6 +98,7 @@ class SourceConfig(FrozenModel):
     choice_share: float = 0.5
     camera: str | None = None
     jpeg_quality: int = 92
+    video_frames: int = 8
     media_root: Path | None = None
     space: Space = "digital"
     task_family: TaskFamily = "general"
@@ -82,7 +119,12 @@ class CorpusConfig(FrozenModel):
     fractions: Fractions = Fractions()
     licence: str = Field(default="unknown", description="of sources that do not name theirs")
     jpeg_quality: int = Field(default=92, ge=1, le=100, description="of images taken from recorded video")
+    video_frames: int = Field(default=8, ge=1, le=64, description="shown of a video, at equal distances")
     limits: Limits = Limits()
+    near_duplicates: NearDuplicates = NearDuplicates()
+    benchmarks: tuple[Benchmark, ...] = Field(
+        default=(), description="what is found in these files is left out of the corpus"
+    )
     shard_bytes: int = Field(default=DEFAULT_SHARD_BYTES, ge=10240)
     overwrite: bool = Field(default=False, description="replace another build in the output folder")
 
@@ -96,6 +138,7 @@ class CorpusConfig(FrozenModel):
             choice_share=self.choice_share,
             camera=source.camera,
             jpeg_quality=self.jpeg_quality,
+            video_frames=self.video_frames,
             media_root=source.media_root,
             space=source.space,
             task_family=source.task_family,

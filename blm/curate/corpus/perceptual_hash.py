@@ -43,6 +43,11 @@ class ImageHashes:
 def image_hashes(images: Sequence[bytes]) -> ImageHashes:
     """Hash encoded images (JPEG, PNG, WebP or whatever else Pillow reads). Cost: linear, about a scaled decode each."""
     parts = [_hash_batch(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
+    return joined_hashes(parts)
+
+
+def joined_hashes(parts: Sequence[ImageHashes]) -> ImageHashes:
+    """The hashes of several batches of images as one."""
     names = ("phash", "dhash", "flipped_phash", "flipped_dhash")
     columns = {name: [getattr(part, name) for part in parts] for name in names}
     empty = np.zeros(0, dtype=np.uint64)

@@ -1,7 +1,7 @@
 """Texts as sets of hashed word shingles, a whole batch at a time in NumPy, without a Python object per word.
 
 A word is a run of letters and digits (any script; letter case does not count; a CJK character is a word of its own). A
-shingle is `SHINGLE_WORDS` words in a row; a text of fewer words is one shingle, and one without words is its bytes,
+shingle is a number of words in a row; a text of fewer words is one shingle, and one without words is its bytes,
 so that short texts are alike only where they are equal.
 
 Words are hashed through prefix sums of byte × base^position modulo 2^64: with an odd base the position divides out, so
@@ -10,6 +10,7 @@ a word's hash is two look-ups however long it is. Cost: linear in bytes.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,8 @@ SHINGLE_WORDS = 5
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _INVERSE = np.uint64(pow(int(_BASE), -1, 2**64))
 _WORD, _OWN_WORD = 1, 2
+_WORDS = re.compile(rb"[\xe3-\xed][0-9a-z\x80-\xe2\xee-\xff]*|[0-9a-z\x80-\xe2\xee-\xff]+")
+"""A run of word bytes; one that begins a character which is a word of its own (see `_classes`) begins another."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +47,27 @@ class ShingleSets:
         return np.diff(self.starts)
 
 
-def shingle_sets(texts: pa.Array) -> ShingleSets:
-    """The shingle sets of an array of strings; a null counts as an empty text."""
-    lowered = pc.utf8_lower(pc.fill_null(texts.cast(pa.large_string()), ""))  # type: ignore[attr-defined]
+def shingle_sets(texts: pa.Array, width: int = SHINGLE_WORDS) -> ShingleSets:
+    """The sets of shingles of `width` words of an array of strings; a null counts as an empty text."""
+    lowered = _lowered(texts)
     text, starts = _bytes_of(lowered)
     prefix, inverse = _prefix_sums(text)
     first, stop, owner = _words(text, starts)
     words = _mixed((prefix[stop] - prefix[first]) * inverse[first])
-    hashes, owners = _shingles(words, owner, len(starts) - 1)
+    hashes, owners = _shingles(words, owner, len(starts) - 1, width)
     bare = np.flatnonzero(np.bincount(owner, minlength=len(starts) - 1) == 0)
     whole = _mixed((prefix[starts[bare + 1]] - prefix[starts[bare]]) * inverse[starts[bare]])
     return _distinct(np.concatenate([hashes, whole]), np.concatenate([owners, bare]), len(starts) - 1)
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, in order, as `shingle_sets` sees them."""
+    lowered = _lowered(pa.array([text]))[0].as_py().encode()
+    return [word.decode(errors="replace") for word in _WORDS.findall(lowered)]
+
+
+def _lowered(texts: pa.Array) -> pa.Array:
+    return pc.utf8_lower(pc.fill_null(texts.cast(pa.large_string()), ""))  # type: ignore[attr-defined]
 
 
 def _bytes_of(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
@@ -114,19 +127,19 @@ def _words(text: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return first, stop, np.repeat(np.arange(len(starts) - 1), counts)
 
 
-def _shingles(words: np.ndarray, owner: np.ndarray, texts: int) -> tuple[np.ndarray, np.ndarray]:
+def _shingles(words: np.ndarray, owner: np.ndarray, texts: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Hashes of all shingles and the texts they are of."""
     counts = np.bincount(owner, minlength=texts)
     begins = np.concatenate([[0], np.cumsum(counts)[:-1]])
     rank = np.arange(len(words)) - begins[owner]
     hashes = np.zeros(len(words), dtype=np.uint64)
-    for place in range(SHINGLE_WORDS):
+    for place in range(width):
         later = words[place:]
         hashes[: len(later)] = hashes[: len(later)] * _BASE + later
-    full = rank + SHINGLE_WORDS <= counts[owner]
-    short = np.flatnonzero((counts > 0) & (counts < SHINGLE_WORDS))
+    full = rank + width <= counts[owner]
+    short = np.flatnonzero((counts > 0) & (counts < width))
     few = np.zeros(len(short), dtype=np.uint64)
-    for place in range(SHINGLE_WORDS - 1):
+    for place in range(width - 1):
         there = counts[short] > place
         at = begins[short[there]] + place
         few[there] = few[there] * _BASE + words[at]

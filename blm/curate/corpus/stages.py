@@ -121,12 +121,18 @@ class Pipeline:
     def __init__(self, config: CorpusConfig) -> None:
         self._stages = [(StageReport(name), make(config)) for name, make in STAGES.items()]
         self._read = StageReport(READ)
+        self._compared: list[StageReport] = []
         self.drops: list[Drop] = []
 
     @property
     def reports(self) -> tuple[StageReport, ...]:
         """Of reading and of each stage, in order."""
-        return (self._read, *(report for report, _ in self._stages))
+        return (self._read, *(report for report, _ in self._stages), *self._compared)
+
+    def extend(self, reports: Iterable[StageReport], drops: Iterable[Drop]) -> None:
+        """Count what a comparison of all that is left did too."""
+        self._compared += reports
+        self.drops += drops
 
     def run(self, items: Iterable[Conversation | Drop]) -> Iterator[Conversation]:
         """The conversations that pass every stage, in order."""
