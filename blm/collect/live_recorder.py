@@ -15,6 +15,7 @@ import queue
 import shutil
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -71,6 +72,13 @@ class LiveStatistics:
     last: EpisodeMetadata | None
 
 
+@dataclass(frozen=True)
+class _Ended:
+    start: EpisodeStart
+    end: EpisodeEnd
+    episode: LiveEpisodeWriter
+
+
 class LiveRecorder:
     """Subscriber that records a paced control loop into a dataset; close it, or use it as a context.
 
@@ -89,9 +97,12 @@ class LiveRecorder:
         resume: bool = False,
         video: VideoConfig | None = None,
         variety: str = "none",
+        review: bool = False,
         patience_s: float = PATIENCE_S,
     ) -> None:
         """Create the dataset in `root`, or take it up again with `resume`.
+
+        With `review`, every episode that ends is held back until `decide` says whether it is kept.
 
         An episode is given up when a camera has had no fresh picture for `patience_s`.
 
@@ -108,7 +119,10 @@ class LiveRecorder:
         self._simulated = simulated
         self._keep_failures = keep_failures
         self._patience_s = patience_s
+        self._review = review
         self._started = 0
+        self._held: _Ended | None = None
+        self._kept = [attempt.task for attempt in self._recorder.writer.attempts if attempt.kept]
         self._start: EpisodeStart | None = None
         self._episode: LiveEpisodeWriter | None = None
         self._shown: LiveEpisodeWriter | None = None
@@ -156,20 +170,33 @@ class LiveRecorder:
             self._episode.add(step)
 
     def on_end(self, end: EpisodeEnd) -> None:
-        """Hand the episode to the saving thread; most are saved when this returns, in a third of a second at most."""
+        """Hand the episode to the saving thread; most are saved when this returns, in a third of a second at most.
+
+        With `review` the episode is held back instead, until `decide`.
+        """
         start, episode = self._start, self._episode
         self._start = self._episode = None
         if start is None or episode is None:
             return
         episode.end()
-        verdict = end.success if self._verdict is None else self._verdict
-        end = dataclasses.replace(end, success=verdict)
-        stopped = end.reason == STOPPED and not (self._wanted or end.success)
-        keep = episode.frames > 0 and not stopped and (end.success or self._wanted or self._keep_failures)
-        given = self._verdict is not None
-        saved = self._saving.submit(lambda: self._save(start, end, episode, keep, stopped, given))
-        with contextlib.suppress(TimeoutError):
-            saved.result(SETTLE_S)
+        if self._review:
+            self._held = _Ended(start, end, episode)
+            return
+        success = end.success if self._verdict is None else self._verdict
+        stopped = end.reason == STOPPED and not (self._wanted or success)
+        keep = not stopped and (success or self._wanted or self._keep_failures)
+        self._hand_over(_Ended(start, end, episode), keep=keep, success=success, noted=not stopped)
+
+    def decide(self, kept: bool, success: bool) -> None:
+        """Keep the episode that ended last, or forget it (with `review`); success is what the person says.
+
+        Raises:
+            DatasetError: saving an earlier one has failed.
+        """
+        held, self._held = self._held, None
+        if held is not None:
+            self._hand_over(held, keep=kept, success=success, noted=kept)
+        self._raise_failure()
 
     def keep(self) -> None:
         """The running episode is to be kept however it ends."""
@@ -184,23 +211,30 @@ class LiveRecorder:
         if self._episode is not None:
             self._wanted, self._verdict = True, success
             return
-        self._of_this_session(lambda: self._recorder.writer.relabel_last(success))
+        if not self._of_this_session(lambda: self._recorder.writer.relabel_last(success)):
+            raise DatasetError("this session has not saved an episode.", "Record one first.")
         if self._last is not None:
             self._last = dataclasses.replace(self._last, success=success)
 
-    def discard_last(self) -> int:
-        """Take the last saved episode out of the dataset again; returns the index it had.
+    def discard_last(self) -> bool:
+        """Take the episode saved last out of the dataset again; False if this session has saved none.
 
         To be called between episodes: it waits for what is still being saved.
 
         Raises:
-            DatasetError: an episode is running, or this session has saved none.
+            DatasetError: an episode is running.
         """
         if self._episode is not None:
             raise DatasetError("an episode is running.", "End it before discarding the last one.")
-        index = self._of_this_session(self._recorder.writer.discard_last)
-        self._last = None
-        return index
+        discarded = self._of_this_session(self._recorder.writer.discard_last)
+        if discarded:
+            self._kept.pop()
+        return discarded
+
+    @property
+    def kept(self) -> Mapping[str, int]:
+        """Episodes in the dataset, or on their way into it, by task."""
+        return Counter(self._kept)
 
     def statistics(self) -> LiveStatistics:
         """Where the recording stands now; cheap enough to be asked several times a second."""
@@ -244,50 +278,54 @@ class LiveRecorder:
             if kind is None:  # otherwise something that came before is being raised already
                 raise
 
-    def _save(
-        self,
-        start: EpisodeStart,
-        end: EpisodeEnd,
-        episode: LiveEpisodeWriter,
-        keep: bool,
-        stopped: bool,
-        marked: bool,
-    ) -> None:
+    def _hand_over(self, ended: _Ended, *, keep: bool, success: bool, noted: bool) -> None:
+        """Let the saving thread deal with an episode; give it a moment, in which most are done."""
+        keep = keep and ended.episode.frames > 0
+        if keep:
+            self._kept.append(ended.start.task.name)
+        saved = self._saving.submit(lambda: self._save(ended, keep=keep, success=success, noted=noted))
+        with contextlib.suppress(TimeoutError):
+            saved.result(SETTLE_S)
+
+    def _save(self, ended: _Ended, *, keep: bool, success: bool, noted: bool) -> None:
         """What the saving thread does about an episode that has ended."""
         try:
             part = None
             if keep and self._failure is None:
-                part = episode.finish()
-                if marked:
-                    part = dataclasses.replace(part, columns=judged(part.columns, end.success))
+                part = ended.episode.finish()
+                if success != ended.end.success:
+                    part = dataclasses.replace(part, columns=judged(part.columns, success))
             else:
-                episode.discard()
-            if stopped or self._failure is not None:
-                return
-            recorded = Recorded(episode_metadata(start, end, part), end, part)
-            if self._recorder.commit(recorded):
-                self._last = recorded.metadata
+                ended.episode.discard()
+            if noted and self._failure is None:
+                end = dataclasses.replace(ended.end, success=success)
+                recorded = Recorded(episode_metadata(ended.start, end, part), end, part)
+                if self._recorder.commit(recorded):
+                    self._last = recorded.metadata
         except BaseException as error:
             self._failure = self._failure or error
-            episode.discard()
+            ended.episode.discard()
 
-    def _of_this_session(self, change: Callable[[], int]) -> int:
-        """Change the last episode saved, after what is being saved, and wait for it."""
+    def _of_this_session(self, change: Callable[[], int]) -> bool:
+        """Change the episode saved last, after what is being saved, and wait for it; False if there is none."""
 
-        def run() -> int:
-            if self._failure is None and self.episodes <= self._found:
-                raise DatasetError("this session has not saved an episode.", "Record one first.")
-            return change() if self._failure is None else -1
+        def run() -> bool:
+            there = self._failure is None and self.episodes > self._found
+            if there:
+                change()
+            return there
 
-        index = self._saving.submit(run).result()
+        found = self._saving.submit(run).result()
         self._raise_failure()
-        return index
+        return found
 
     def _discard_running(self) -> None:
-        episode, self._episode, self._start = self._episode, None, None
-        if episode is not None:
-            episode.end()
-            self._saving.submit(episode.discard)
+        running, self._episode, self._start = self._episode, None, None
+        held, self._held = self._held, None
+        for episode in (running, held.episode if held is not None else None):
+            if episode is not None:
+                episode.end()
+                self._saving.submit(episode.discard)
 
     def _raise_failure(self) -> None:
         failure = self._failure
