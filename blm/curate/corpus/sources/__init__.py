@@ -13,14 +13,23 @@ from pathlib import Path
 
 from blm.curate.corpus.config import SourceConfig
 from blm.curate.corpus.conversation import Conversation, Drop
+from blm.curate.corpus.sources.cosmos_reason1 import cosmos_reason1_files, read_cosmos_reason1
+from blm.curate.corpus.sources.egothink import egothink_files, read_egothink
+from blm.curate.corpus.sources.huggingface import datasets_identity, read_datasets
+from blm.curate.corpus.sources.image_folder import image_folder_files, read_image_folder
 from blm.curate.corpus.sources.lerobot import read_lerobot
 from blm.curate.corpus.sources.llava import llava_files, read_llava
+from blm.curate.corpus.sources.parquet import parquet_files, read_parquet
+from blm.curate.corpus.sources.robovqa import read_robovqa, robovqa_files
+from blm.curate.corpus.sources.sharerobot import read_sharerobot, sharerobot_files
+from blm.curate.corpus.sources.webdataset import read_webdataset, webdataset_files
 from blm.schemas.errors import UnknownNameError
 
 ENTRY_POINTS = "blm.corpus_sources"
 
 Reader = Callable[[Path, SourceConfig], Iterator[Conversation | Drop]]
 Files = Callable[[Path, SourceConfig], Iterator[Path]]
+Identity = Callable[[Path, SourceConfig], str | None]
 
 
 def files_below(path: Path, config: SourceConfig) -> Iterator[Path]:
@@ -41,15 +50,25 @@ class SourceKind:
         read: yields conversations, with media width and height left at 0, and drops. The same path and config give
             the same sequence. Record ids are unique within the source and begin with `config.name`.
         files: every file that `read` depends on, for the fingerprint of the input.
+        identity: what stands for an input that is not a local path, e.g. a name and revision; None where it is one.
     """
 
     read: Reader
     files: Files = files_below
+    identity: Identity = lambda path, config: None
 
 
 SOURCE_KINDS = {
     "lerobot": SourceKind(read_lerobot),
     "llava": SourceKind(read_llava, llava_files),
+    "parquet": SourceKind(read_parquet, parquet_files),
+    "datasets": SourceKind(read_datasets, identity=datasets_identity),
+    "webdataset": SourceKind(read_webdataset, webdataset_files),
+    "images": SourceKind(read_image_folder, image_folder_files),
+    "cosmos-reason1": SourceKind(read_cosmos_reason1, cosmos_reason1_files),
+    "robovqa": SourceKind(read_robovqa, robovqa_files),
+    "egothink": SourceKind(read_egothink, egothink_files),
+    "sharerobot": SourceKind(read_sharerobot, sharerobot_files),
 }
 
 

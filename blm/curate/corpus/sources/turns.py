@@ -1,0 +1,203 @@
+"""What a row says, in one form for every kind of source, and the conversations made of it.
+
+    row ─mapper─▶ Turns (messages, references to media) ─▶ media read ─▶ Conversation, or a Drop with the reason
+
+A mapper is a function `row -> Iterable[Turns]` that raises `RowError`. A row that cannot be used becomes a `Drop` that
+names the file, the row and the field; no row stops the build.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from blm.curate.corpus.config import SourceConfig
+from blm.curate.corpus.conversation import Conversation, Drop
+from blm.curate.corpus.sources.media_folder import check_size, file_inside, read_inside
+from blm.curate.corpus.sources.rows import RowError, read_rows
+from blm.curate.corpus.sources.video_frames import video_frames
+from blm.schemas.corpus import CorpusRecord, Media, Message, Part, TaskFamily
+
+Reference = str | bytes
+"""A path below the media root, or the file's content itself."""
+
+
+@dataclass(frozen=True)
+class Turns:
+    """What one conversation says.
+
+    Attributes:
+        messages: whose parts refer to `media`. A part of kind 'video' becomes a few images.
+        media: of each, where it is.
+        family: what the conversation trains, where the row itself says so.
+        origin: what of the row is worth keeping as provenance.
+    """
+
+    messages: tuple[Message, ...]
+    media: tuple[Reference, ...] = ()
+    family: TaskFamily | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+
+Mapper = Callable[[Any], Iterable[Turns]]
+
+
+def question_and_answer(
+    question: str,
+    answer: str,
+    media: Sequence[Reference] = (),
+    kind: str = "image",
+    family: TaskFamily | None = None,
+    origin: Mapping[str, Any] | None = None,
+) -> Turns:
+    """One question about media that stand before it, and its answer."""
+    shown = tuple(Part("video" if kind == "video" else "image", media=number) for number in range(len(media)))
+    messages = (
+        Message("user", (*shown, Part("text", question))),
+        Message("assistant", (Part("text", answer),)),
+    )
+    return Turns(messages, tuple(media), family, origin or {})
+
+
+def read_conversations(
+    files: Sequence[Path], base: Path, mapper: Mapper, config: SourceConfig
+) -> Iterator[Conversation | Drop]:
+    """The conversations of files of rows; `base` is the source's path.
+
+    Media are looked for below `config.media_root`, else next to each file.
+
+    Raises:
+        DatasetError: a file is as a whole unreadable.
+    """
+    for path in files:
+        root = config.media_root or path.parent
+        place = RowPlace.of(path, base, config)
+        for number, row in enumerate(read_rows(path, config.limits)):
+            yield from conversations_of_row(row, number, place, mapper, root, config)
+
+
+@dataclass(frozen=True)
+class RowPlace:
+    """Where rows come from: the file's name for people, what rows are called in drops, and how ids begin."""
+
+    file: str
+    row_prefix: str
+    id_prefix: str
+
+    @classmethod
+    def of(cls, path: Path, base: Path, config: SourceConfig) -> RowPlace:
+        """Of the file `path` of the source at `base`. Ids of a file in a folder do not depend on other files."""
+        if path == base:
+            return cls(path.name, "", f"{config.name}-")
+        relative = path.relative_to(base).as_posix()
+        digest = hashlib.sha256(relative.encode(errors="surrogateescape")).hexdigest()[:8]
+        return cls(relative, f"{relative}:", f"{config.name}-{digest}-")
+
+
+def conversations_of_row(
+    row: Any, number: int, place: RowPlace, mapper: Mapper, root: Path, config: SourceConfig
+) -> Iterator[Conversation | Drop]:
+    """Every conversation that a row holds, or the drop that it, or one of its conversations, becomes."""
+    try:
+        if isinstance(row, RowError):
+            raise row
+        listed = list(mapper(row))
+        if not listed:
+            raise RowError("bad_row", "", "holds no conversation")
+    except RowError as error:
+        yield _drop(error, str(number), number, place, config)
+        return
+    for part, turns in enumerate(listed):
+        suffix = f"-{part:02d}" if len(listed) > 1 else ""
+        try:
+            contents, messages = _with_media(turns, root, config)
+        except RowError as error:
+            yield _drop(error, f"{number}{suffix}", number, place, config)
+            continue
+        record = CorpusRecord(
+            id=f"{place.id_prefix}{number:08d}{suffix}",
+            messages=messages,
+            media=tuple(
+                Media("image", hashlib.sha256(content).hexdigest(), 0, 0, extension="")
+                for content in contents
+            ),
+            source=config.name,
+            licence=config.licence,
+            space=config.space,
+            task_family=turns.family or config.task_family,
+            provenance=json.dumps({"file": place.file, "row": number, **turns.origin}, sort_keys=True),
+        )
+        yield Conversation(record, tuple(contents))
+
+
+def referenced_files(files: Sequence[Path], mapper: Mapper, config: SourceConfig) -> Iterator[Path]:
+    """The files of rows and every media file that they use, each once."""
+    seen: set[Path] = set()
+    for path in files:
+        yield path
+        root = config.media_root or path.parent
+        for row in read_rows(path, config.limits):
+            for found in _files_of_row(row, mapper, root):
+                if found not in seen:
+                    seen.add(found)
+                    yield found
+
+
+def _files_of_row(row: Any, mapper: Mapper, root: Path) -> Iterator[Path]:
+    try:
+        if isinstance(row, RowError):
+            return
+        listed = list(mapper(row))
+    except RowError:
+        return
+    for turns in listed:
+        for reference in turns.media:
+            try:
+                if isinstance(reference, str):
+                    yield file_inside(root, reference, "")
+            except RowError:
+                continue
+
+
+def _drop(error: RowError, row: str, number: int, place: RowPlace, config: SourceConfig) -> Drop:
+    note = f"{place.file} row {number}, field '{error.field}': {error.note}"
+    return Drop(config.name, f"{place.row_prefix}{row}", error.reason, error.field, note)
+
+
+def _with_media(turns: Turns, root: Path, config: SourceConfig) -> tuple[list[bytes], tuple[Message, ...]]:
+    """The contents, and messages that refer to them; a video stands for the images of its frames."""
+    videos = {part.media for message in turns.messages for part in message.content if part.kind == "video"}
+    contents: list[bytes] = []
+    places: list[tuple[Part, ...]] = []
+    for number, reference in enumerate(turns.media):
+        loaded = _load(reference, number in videos, root, config)
+        places.append(tuple(Part("image", media=len(contents) + step) for step in range(len(loaded))))
+        contents += loaded
+    messages = tuple(
+        Message(
+            message.role,
+            tuple(
+                part
+                for one in message.content
+                for part in ((one,) if one.kind == "text" else places[one.media])
+            ),
+        )
+        for message in turns.messages
+    )
+    return contents, messages
+
+
+def _load(reference: Reference, video: bool, root: Path, config: SourceConfig) -> list[bytes]:
+    if video:
+        if isinstance(reference, bytes):
+            raise RowError("unsupported_media", "video", "video is read from files only")
+        path = file_inside(root, reference, "video")
+        return video_frames(path, config.video_frames, config.jpeg_quality, config.limits, "video")
+    if isinstance(reference, bytes):
+        check_size(len(reference), "in the row", "image", config.limits)
+        return [reference]
+    return [read_inside(root, reference, "image", config.limits)]
