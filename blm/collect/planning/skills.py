@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
-from itertools import product
+from itertools import islice, product
 
 import numpy as np
 
@@ -51,6 +51,7 @@ PLACE_SPEED_M_S = 0.1
 SETDOWN_M = 0.0015
 """How far above its resting place an object is let go."""
 _TILTS = tuple(np.deg2rad([0.0, 12.0, 25.0, 40.0, -12.0, 55.0, -25.0]))
+_OPENINGS = 4
 _CARRY_TILTS = tuple(np.deg2rad([0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 75.0, 90.0, -10.0, -20.0]))
 
 
@@ -234,10 +235,23 @@ def grasp_targets(
     A varied demonstration first tries its own lean, turn and choice of faces, where there is room. The tool point
     goes to the object's centre, or so that the fingertips end `below_centre_m` below it.
     """
-    yaw = float(np.arctan2(thing.pose.rotation[1, 0], thing.pose.rotation[0, 0]))
-    if thing.thing.shape == "sphere":
-        yaw = float(np.arctan2(*scene.outwards(thing.position)[1::-1])) + variation.turn
-    openings = [horizontal(yaw + quarter * np.pi / 2) for quarter in range(4)]
+    if thing.thing.shape != "sphere":
+        yaw = float(np.arctan2(thing.pose.rotation[1, 0], thing.pose.rotation[0, 0]))
+        yield from _grasps_at(scene, thing, variation, below_centre_m, yaw)
+        return
+    yaw = float(np.arctan2(*scene.outwards(thing.position)[1::-1]))
+    if variation.turn:
+        # An arm that cannot turn its wrist so far would use up its budget on leaning.
+        turned = _grasps_at(scene, thing, variation, below_centre_m, yaw + variation.turn)
+        yield from islice(turned, 2 * _OPENINGS)
+    yield from _grasps_at(scene, thing, variation, below_centre_m, yaw)
+
+
+def _grasps_at(
+    scene: Scene, thing: SceneObject, variation: Variation, below_centre_m: float | None, yaw: float
+) -> Iterator[ToolTarget]:
+    """Grasps whose fingers close along `yaw` or across it, in radians about the vertical."""
+    openings = [horizontal(yaw + quarter * np.pi / 2) for quarter in range(_OPENINGS)]
     home = scene.home_opening_at(thing.position)
     openings.sort(key=lambda opening: -float(opening @ home))
     # A gripper with one fixed jaw has next to no room beside the object: other grasps than the plainest brush it.
