@@ -744,6 +744,52 @@ def doctor(
 
 
 @app.command()
+def view(
+    dataset: Annotated[Path, typer.Argument(help="A LeRobot v3 dataset's folder.", show_default=False)],
+    episode: Annotated[
+        list[int] | None,
+        typer.Option(min=0, help="Show this one first; with --output, only these (repeatable)."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Write the page into this folder.", show_default="none")
+    ] = None,
+    serve: Annotated[
+        bool | None,
+        typer.Option(
+            "--serve/--no-serve", help="Serve the page to this machine.", show_default="unless --output"
+        ),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 0,
+) -> None:
+    """Look at a dataset: videos, joints, actions and sub-tasks, episode by episode.
+
+    Served until Ctrl-C, to this machine only; with --output, a folder that opens in a browser without a server.
+
+    Example: blm view recordings/so100-pick-cube
+    """
+    from blm.pages.viewer.dataset import ViewedDataset
+    from blm.schemas.errors import UsageError
+
+    if serve is False and output is None:
+        raise UsageError("--no-serve leaves nothing to do.", "Add --output DIR to write the page there.")
+    viewed, episodes = ViewedDataset(dataset), episode or []
+    if output is not None:
+        from blm.pages.viewer.static_page import write_static_page
+
+        with _progress_bar() as progress:
+            typer.echo(f"page: {write_static_page(viewed, output, episodes, progress)}")
+    if serve or output is None:
+        from blm.pages.viewer.server import serve as run
+
+        run(viewed, port, episodes[0] if episodes else None, _say_where)
+
+
+def _say_where(address: str) -> None:
+    typer.echo(f"open {address}")
+    typer.echo("Ctrl-C ends it")
+
+
+@app.command()
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
     episodes: Annotated[int, typer.Option(min=20, help="Demonstrations to record.")] = 250,
