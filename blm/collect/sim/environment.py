@@ -69,7 +69,7 @@ class SimulatedEnvironment:
         disturbance: Disturbance | None = None,
     ) -> None:
         """Compile the scene. With `render` false no picture is made and observations hold no images;
-        without `shadows` pictures cost a third.
+        without `shadows` pictures cost two thirds.
 
         `home_perturbation_deg` bounds the seeded change of each arm joint's home angle. `variety` says what else
         differs between episodes; what it adds leaves the task's own objects where they would be without it.

@@ -8,6 +8,7 @@ import mujoco
 import numpy as np
 
 from blm.collect.sim.culling import unseen_geoms
+from blm.collect.sim.flat_shadows import FlatShadows
 from blm.collect.sim.headless import prepare_rendering
 from blm.collect.sim.scene import HIDDEN_GROUP
 from blm.schemas.embodiment import Camera
@@ -17,7 +18,8 @@ from blm.schemas.errors import SimulationError
 class CameraRenderer:
     """Renders named cameras of a model; one graphics context per image size, made at the first picture.
 
-    Without a GPU a 128² picture of the SO-100 costs 3 ms of one core with shadows and 1 ms without.
+    Shadows are flat copies on the table where every geom allows it, else (vendor meshes) they come from a shadow map,
+    which triples a picture's cost.
     """
 
     def __init__(self, model: mujoco.MjModel, cameras: Sequence[Camera], shadows: bool = True) -> None:
@@ -29,6 +31,10 @@ class CameraRenderer:
         self._option.sitegroup[:] = 0
         self._option.geomgroup[:] = [1, 1, 1, 0, 0, 0]
         self._table = model.geom("table").id
+        self._shown = self._option.geomgroup[model.geom_group].astype(bool)
+        flat = shadows and FlatShadows.possible(model, self._shown)
+        self._flat_shadows = FlatShadows(model, self._table) if flat else None
+        self._shadow_map = shadows and not flat
         self._outdated: set[tuple[int, int]] = set()
 
     def images(self, data: mujoco.MjData) -> dict[str, np.ndarray]:
@@ -41,7 +47,8 @@ class CameraRenderer:
         for camera in self._cameras:
             renderer = self._renderer(camera.height, camera.width)
             self._update_scene(renderer, data, camera)
-            self._keep_table_out_of_shadow_map(renderer.scene)
+            if self._shadow_map:
+                self._keep_table_out_of_shadow_map(renderer.scene)
             pictures[camera.name] = renderer.render()
         return pictures
 
@@ -66,6 +73,10 @@ class CameraRenderer:
             renderer.update_scene(data, camera=camera.name, scene_option=self._option)
         finally:
             groups[unseen] = before
+        if self._flat_shadows is not None:
+            self._flat_shadows.add(
+                renderer.scene, data, shown & ~unseen, model.camera(camera.name).id, self._option
+            )
 
     def _keep_table_out_of_shadow_map(self, scene: mujoco.MjvScene) -> None:
         """The table has nothing below it to shade, yet would fill the shadow map: a third of a picture's cost.
@@ -90,7 +101,7 @@ class CameraRenderer:
                     f"no picture can be rendered here: {error}",
                     "Install EGL or OSMesa (Debian: libegl1 libgl1-mesa-dri), or `pip install 'blm[sim]'`.",
                 ) from error
-            renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = self._shadows
+            renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = self._shadow_map
             self._renderers[size] = renderer
         if size in self._outdated:
             self._outdated.discard(size)
