@@ -35,11 +35,15 @@ class AxisLink:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the robot measured: axis values (A,), camera → (height, width, 3) uint8, and time.monotonic() of it."""
+    """What the robot measured: axis values (A,), camera → (height, width, 3) uint8.
+
+    `time_s` is the time.monotonic() of the state, `image_times_s` that of each picture.
+    """
 
     state: np.ndarray
     images: Mapping[str, np.ndarray]
     time_s: float
+    image_times_s: Mapping[str, float]
 
 
 class LeRobotArm:
@@ -69,7 +73,7 @@ class LeRobotArm:
             HardwareError: the robot lacks an axis or a camera of the embodiment.
         """
         self.robot = robot
-        self.line = _guarded(robot)
+        self.line = line_of(robot)
         self.held_itself = False
         self.repeated_frames: dict[str, int] = {}
         self._embodiment = embodiment
@@ -78,6 +82,7 @@ class LeRobotArm:
         self._health = ServoHealth(notify, health)
         self._next_temperature_s = 0.0
         self._last_images: dict[str, np.ndarray] = {}
+        self._last_times: dict[str, float] = {}
         self._check_features()
 
     def connect(self) -> None:
@@ -107,6 +112,7 @@ class LeRobotArm:
         """
         with self._lock:
             now = time.monotonic()
+            stamps = self._stamps()
             try:
                 observed = self.robot.get_observation()
                 self._watch_temperatures(now)
@@ -118,7 +124,8 @@ class LeRobotArm:
         state = np.array(
             [link.offset + link.gain * value for link, value in zip(self._links, raw, strict=True)]
         )
-        return Reading(state, self._pictures(observed), now)
+        images = self._pictures(observed)
+        return Reading(state, images, now, self._times_of(images, stamps, now))
 
     def send(self, values: np.ndarray) -> np.ndarray:
         """Send axis targets (A,); returns what the driver says it sent (A,), axis units.
@@ -207,8 +214,33 @@ class LeRobotArm:
                     "Give its size: --camera NAME=INDEX@WIDTHxHEIGHT",
                 )
             images[camera.name] = image
-        self._last_images = dict(images)
         return images
+
+    def _stamps(self) -> dict[str, float]:
+        """When each camera's newest picture was taken, time.perf_counter(), where its driver says so."""
+        cameras = getattr(self.robot, "cameras", {})
+        stamps = {name: getattr(camera, "latest_timestamp", None) for name, camera in cameras.items()}
+        return {name: stamp for name, stamp in stamps.items() if stamp is not None}
+
+    def _times_of(
+        self, images: Mapping[str, np.ndarray], before: Mapping[str, float], now: float
+    ) -> dict[str, float]:
+        """When the pictures were taken, time.monotonic(); `before` are the stamps from before they were fetched.
+
+        A driver that keeps no time is taken to deliver a picture at the moment it is new.
+        """
+        cameras, shift = getattr(self.robot, "cameras", {}), time.monotonic() - time.perf_counter()
+        after = self._stamps()
+        times: dict[str, float] = {}
+        for name, image in images.items():
+            newest = getattr(cameras.get(name), "latest_frame", None) is image
+            stamp = (after if newest else before).get(name)
+            if image is self._last_images.get(name):
+                times[name] = self._last_times[name]
+            else:
+                times[name] = now if stamp is None else stamp + shift
+        self._last_images, self._last_times = dict(images), times
+        return times
 
     def _explain(self, error: BaseException, doing: str) -> HardwareError:
         """What is broken, by asking around: which camera, which servo, or the port itself."""
@@ -249,17 +281,17 @@ class LeRobotArm:
                     camera.disconnect()
 
 
-def _guarded(robot: Any) -> ServoLine | None:
-    """The guard of a robot's Feetech bus; its own retries are switched off, or they would multiply."""
+def line_of(device: Any) -> ServoLine | None:
+    """Guard the Feetech bus of a LeRobot device; None if it has none. Its own retries go off: they would multiply."""
     try:
         from lerobot.motors.feetech import FeetechMotorsBus
     except ImportError:
         return None
-    if not isinstance(getattr(robot, "bus", None), FeetechMotorsBus):
+    if not isinstance(getattr(device, "bus", None), FeetechMotorsBus):
         return None
-    if hasattr(robot.config, "num_read_retries"):
-        robot.config.num_read_retries = 0
-    return ServoLine(robot.bus)
+    if hasattr(device.config, "num_read_retries"):
+        device.config.num_read_retries = 0
+    return ServoLine(device.bus)
 
 
 def _camera_fault(camera: Any, *, connecting: bool) -> str:

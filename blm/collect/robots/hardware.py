@@ -11,6 +11,7 @@ operator's loop hangs, a servo falls silent or somebody presses the stop.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self
 
@@ -30,6 +31,7 @@ _ARRIVED_RAD = 0.12
 """How near the arm must come to a pose it was led to; gravity bends small servos by a few degrees."""
 _AT_REST_RAD = 0.15
 _SETTLING_TICKS = 40
+_PAUSE_POLL_S = 0.01
 _HARDWARE_SEED = -1
 
 
@@ -55,6 +57,7 @@ class HardwareEnvironment:
     Attributes:
         safety: what is admitted; `safety.stop` is the emergency stop.
         arm: the robot behind it.
+        task: what is recorded from the next `reset` on.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class HardwareEnvironment:
         safety: SafetyConfig | None = None,
         stop: EmergencyStop | None = None,
         health: HealthConfig | None = None,
+        paused: Callable[[], bool] = lambda: False,
         confirm_torque_off: Callable[[], bool] | None = None,
         notify: Callable[[str], None] | None = None,
     ) -> None:
@@ -80,6 +84,7 @@ class HardwareEnvironment:
             instruction: the wording to use; by default one of the task's, chosen by the seed.
             links: driver values that differ from axis values, by axis name.
             start: `reset` leads the arm slowly to its home pose, or lets it stay.
+            paused: while it returns true, `step` holds the arm and time stands still.
             confirm_torque_off: asked on `close` where the arm does not lie at rest; without an answer it holds on.
             notify: told what a person should know; by default it is logged.
 
@@ -88,9 +93,10 @@ class HardwareEnvironment:
             UnknownNameError: no such task.
         """
         self._embodiment = embodiment
-        self._task = _task(task, embodiment)
+        self.task = _task(task, embodiment)
         self._wording = instruction
         self._start = start
+        self._paused = paused
         self._confirm = confirm_torque_off
         self._notify = notify or logging.getLogger(__name__).warning
         self.safety = Safety(embodiment, safety, stop)
@@ -119,8 +125,13 @@ class HardwareEnvironment:
         return self._embodiment
 
     @property
-    def task(self) -> Task:
-        return self._task
+    def late_ticks(self) -> int:
+        """Ticks of this episode that began late by more than half a period."""
+        return self._pacer.late
+
+    def with_task(self, task: Task | str) -> HardwareTask:
+        """The same robot for another task: an environment of its own, one of which is used at a time."""
+        return HardwareTask(self, _task(task, self._embodiment))
 
     def reset(self, seed: int) -> Observation:
         """Lead the arm to its start pose at limited speed, and begin an episode.
@@ -131,7 +142,7 @@ class HardwareEnvironment:
         self._refuse_while_stopped()
         if self._start == "home":
             self.move_to(self._embodiment.column("home"))
-        wordings = self._task.instructions
+        wordings = self.task.instructions
         self._instruction = (
             self._wording or wordings[int(np.random.default_rng(abs(seed)).integers(len(wordings)))]
         )
@@ -144,7 +155,7 @@ class HardwareEnvironment:
 
     def describe(self) -> EpisodeStart:
         """Facts about the episode; where cameras and objects are is not known on hardware."""
-        return EpisodeStart(self._embodiment, self._task, _HARDWARE_SEED, "", self._instruction)
+        return EpisodeStart(self._embodiment, self.task, _HARDWARE_SEED, "", self._instruction)
 
     def step(self, values: np.ndarray) -> Transition:
         """Send axis targets (A,) as far as safety admits them, wait for the next tick, observe.
@@ -154,6 +165,7 @@ class HardwareEnvironment:
         Raises:
             HardwareError: a value is not finite, or a part of the robot fails; the arm was told to hold first.
         """
+        self._wait_while_paused()
         sent = self._send(values)
         self._pacer.wait()
         return Transition(sent.astype(np.float32), self._observe(), self._success)
@@ -218,6 +230,15 @@ class HardwareEnvironment:
         self._watchdog.feed()
         return sent
 
+    def _wait_while_paused(self) -> None:
+        if not self._paused():
+            return
+        self._watchdog.rest()
+        self._hold_still()
+        while self._paused():
+            time.sleep(_PAUSE_POLL_S)
+        self._pacer.resume()
+
     def _advance(self, target: np.ndarray) -> None:
         """One tick of a motion of our own."""
         self._refuse_while_stopped()
@@ -233,6 +254,7 @@ class HardwareEnvironment:
             ee_pose=self._tool.of(reading.state),
             time_s=reading.time_s - self._began_s,
             instruction=self._instruction,
+            image_times_s={name: taken - self._began_s for name, taken in reading.image_times_s.items()},
         )
 
     def _read(self) -> Reading:
@@ -317,6 +339,35 @@ class HardwareEnvironment:
                 "stale_bytes": line.stale_bytes,
             }
         return counts
+
+
+class HardwareTask:
+    """One task of several on one robot; implements `blm.schemas.rollout.Environment`."""
+
+    def __init__(self, robot: HardwareEnvironment, task: Task) -> None:
+        self._robot = robot
+        self.task = task
+
+    @property
+    def embodiment(self) -> Embodiment:
+        return self._robot.embodiment
+
+    @property
+    def late_ticks(self) -> int:
+        return self._robot.late_ticks
+
+    def reset(self, seed: int) -> Observation:
+        self._robot.task = self.task
+        return self._robot.reset(seed)
+
+    def describe(self) -> EpisodeStart:
+        return self._robot.describe()
+
+    def step(self, values: np.ndarray) -> Transition:
+        return self._robot.step(values)
+
+    def close(self) -> None:
+        self._robot.close()
 
 
 def _task(task: Task | str, embodiment: Embodiment) -> Task:

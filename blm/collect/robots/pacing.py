@@ -34,6 +34,10 @@ class Pacer:
         self._start, self._tick, self.late = self._clock(), 0, 0
         return self._start
 
+    def resume(self) -> None:
+        """Begin the schedule anew after a pause that was wanted; `late` goes on counting."""
+        self._start, self._tick = self._clock(), 0
+
     def wait(self) -> float:
         """Wait for the next tick of the schedule; returns the time it really began, clock seconds."""
         self._tick += 1

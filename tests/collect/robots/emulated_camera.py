@@ -32,7 +32,8 @@ class EmulatedCamera(Camera):
         self._connected = False
         self._began = 0.0
         self._frame = -1
-        self._latest: np.ndarray | None = None
+        self.latest_frame: np.ndarray | None = None
+        self.latest_timestamp: float | None = None
         self._base = _gradient(config.width or 64, config.height or 48)
 
     @property
@@ -46,7 +47,7 @@ class EmulatedCamera(Camera):
     def connect(self, warmup: bool = True) -> None:
         if not _PLUGGED_IN.get(self._source, True):
             raise ConnectionError(f"no camera '{self._source}'")
-        self._connected, self._began = True, time.monotonic()
+        self._connected, self._began = True, time.perf_counter()
 
     def read(self) -> np.ndarray:
         return self.read_latest()
@@ -57,10 +58,11 @@ class EmulatedCamera(Camera):
     def read_latest(self, max_age_ms: int = 500) -> np.ndarray:
         if not self.is_connected:
             raise RuntimeError(f"camera '{self._source}' is gone")
-        frame = int((time.monotonic() - self._began) * self._rate)
-        if frame != self._frame or self._latest is None:
-            self._frame, self._latest = frame, self._picture(frame)
-        return self._latest
+        frame = int((time.perf_counter() - self._began) * self._rate)
+        if frame != self._frame or self.latest_frame is None:
+            self._frame, self.latest_frame = frame, self._picture(frame)
+            self.latest_timestamp = self._began + frame / self._rate
+        return self.latest_frame
 
     def disconnect(self) -> None:
         self._connected = False
