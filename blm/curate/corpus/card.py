@@ -73,8 +73,10 @@ def _groups(shards: Sequence[ShardRow], splits: list[str]) -> list[list[str]]:
 
 def _stage_row(report: StageReport) -> list[str]:
     why = ", ".join(f"{reason} {count:,}" for reason, count in sorted(report.dropped.items()))
+    masked = ", ".join(f"{kind} masked {count:,} times" for kind, count in sorted(report.changed.items()))
     numbers = (report.inputs, report.kept, report.dropped.total())
-    return [report.name, *(f"{number:,}" for number in numbers), why or "–"]
+    said = "; ".join(text for text in (why, masked, report.note) if text)
+    return [report.name, *(f"{number:,}" for number in numbers), said or "–"]
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from blm.curate.corpus.licence import Licences
+from blm.curate.corpus.quality import Quality
 from blm.curate.episodes.config import Fractions
 from blm.curate.shards import DEFAULT_SHARD_BYTES
 from blm.schemas.corpus import Space, TaskFamily
@@ -66,6 +68,10 @@ class NearDuplicates(FrozenModel):
         default="keep",
         description="images that look alike: keep all, drop those whose text is a near-duplicate too, or all but one",
     )
+    image_sources: tuple[str, ...] | None = Field(
+        default=None,
+        description="sources whose images are compared (frames of one camera look alike); null: all",
+    )
     mirrored: bool = Field(default=False, description="mirror images look alike")
 
 
@@ -121,6 +127,14 @@ class CorpusConfig(FrozenModel):
     jpeg_quality: int = Field(default=92, ge=1, le=100, description="of images taken from recorded video")
     video_frames: int = Field(default=8, ge=1, le=64, description="shown of a video, at equal distances")
     limits: Limits = Limits()
+    licences: Licences = Licences()
+    quality: Quality = Quality()
+    languages: tuple[str, ...] = Field(
+        default=(), description="ISO 639-1 codes; conversations in others are left out; none: any language"
+    )
+    mask_personal_data: bool = Field(
+        default=True, description="e-mail, phone and public IP numbers, and keys"
+    )
     near_duplicates: NearDuplicates = NearDuplicates()
     benchmarks: tuple[Benchmark, ...] = Field(
         default=(), description="what is found in these files is left out of the corpus"

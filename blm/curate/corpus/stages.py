@@ -1,9 +1,10 @@
 """The stages every conversation passes, in order; each keeps it, perhaps changed, or drops it with a reason.
 
-    read ─▶ validate ─▶ normalise ─▶ dedup ─▶ split ─▶ written
+    read ─▶ licence ─▶ validate ─▶ normalise ─▶ quality ─▶ language ─▶ mask ─▶ dedup ─▶ split ─▶ written
 
-Reasons: validate: bad_media, unsupported_media, media_too_small, media_too_large, too_many_media.
-Normalise: bad_roles, empty_text, text_too_long. Dedup: duplicate.
+Reasons: licence: licence. Validate: bad_media, unsupported_media, media_too_small, media_too_large, too_many_media.
+Normalise: bad_roles, empty_text, text_too_long. Quality: the names of its rules. Language: wrong_language.
+Dedup: duplicate. Every stage is linear in what passes it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ from dataclasses import dataclass, field, replace
 
 from blm.curate.corpus.config import CorpusConfig, Limits
 from blm.curate.corpus.conversation import Conversation, Drop, content_digest, split_group
+from blm.curate.corpus.language import LANGUAGE_EXTRA, language_of, load_identifier
+from blm.curate.corpus.licence import licence_objection
 from blm.curate.corpus.media import ImageCheck, MediaError
+from blm.curate.corpus.pii import mask_personal_data
+from blm.curate.corpus.quality import objection
 from blm.curate.corpus.text import clean_text, escape_control_tokens
 from blm.curate.episodes.splits import split_of
 from blm.schemas.corpus import CorpusRecord, Media, Message, Part
@@ -24,7 +29,35 @@ Stage = Callable[[Conversation], Conversation | Drop]
 READ = "read"
 
 
-def validate_stage(config: CorpusConfig) -> Stage:
+@dataclass
+class StageReport:
+    """How many conversations came into a stage, and how many it dropped, by reason.
+
+    `changed` counts what was changed in those it kept, by what it was; `note` is for a person.
+    """
+
+    name: str
+    inputs: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    changed: Counter[str] = field(default_factory=Counter)
+    note: str = ""
+
+    @property
+    def kept(self) -> int:
+        return self.inputs - self.dropped.total()
+
+
+def licence_stage(config: CorpusConfig, report: StageReport) -> Stage:
+    """Only licences that the build allows."""
+
+    def licence(conversation: Conversation) -> Conversation | Drop:
+        problem = licence_objection(conversation.record.licence, config.licences)
+        return _drop(conversation.record, "licence", "licence", problem) if problem else conversation
+
+    return licence
+
+
+def validate_stage(config: CorpusConfig, report: StageReport) -> Stage:
     """Every image decodes and lies within the limits; fills in its width, height and extension."""
     check = ImageCheck(config.limits)
 
@@ -44,7 +77,7 @@ def validate_stage(config: CorpusConfig) -> Stage:
     return validate
 
 
-def normalise_stage(config: CorpusConfig) -> Stage:
+def normalise_stage(config: CorpusConfig, report: StageReport) -> Stage:
     """One form for all: clean text without control tokens, turns that alternate and end with an answer."""
 
     def normalise(conversation: Conversation) -> Conversation | Drop:
@@ -68,7 +101,53 @@ def normalise_stage(config: CorpusConfig) -> Stage:
     return normalise
 
 
-def dedup_stage(config: CorpusConfig) -> Stage:
+def quality_stage(config: CorpusConfig, report: StageReport) -> Stage:
+    """No rule of `quality` objects."""
+
+    def quality(conversation: Conversation) -> Conversation | Drop:
+        found = objection(conversation.record, config.quality)
+        return _drop(conversation.record, found[0], "messages", found[1]) if found else conversation
+
+    return quality
+
+
+def language_stage(config: CorpusConfig, report: StageReport) -> Stage:
+    """In a language that the build wants; texts too short to tell pass."""
+    identify = load_identifier() if config.languages else None
+    if config.languages and identify is None:
+        report.note = f"skipped: no language identifier is installed (pip install 'blm[{LANGUAGE_EXTRA}]')"
+
+    def language(conversation: Conversation) -> Conversation | Drop:
+        if identify is None:
+            return conversation
+        record = conversation.record
+        text = "\n".join(part.text for one in record.messages for part in one.content if part.kind == "text")
+        found = language_of(text, identify)
+        if found and found not in config.languages:
+            return _drop(
+                record, "wrong_language", "messages", f"'{found}', not {', '.join(config.languages)}"
+            )
+        return conversation
+
+    return language
+
+
+def mask_stage(config: CorpusConfig, report: StageReport) -> Stage:
+    """Personal data and keys replaced by what they are; drops nothing."""
+
+    def mask(conversation: Conversation) -> Conversation | Drop:
+        record, found = conversation.record, Counter[str]()
+        messages = tuple(_masked(message, found) for message in record.messages)
+        if not found:
+            return conversation
+        report.changed.update(found)
+        provenance = _with_transforms(record.provenance, [f"masked_{kind}" for kind in sorted(found)])
+        return conversation._replace(record=replace(record, messages=messages, provenance=provenance))
+
+    return mask if config.mask_personal_data else lambda conversation: conversation
+
+
+def dedup_stage(config: CorpusConfig, report: StageReport) -> Stage:
     """Of conversations that say and show exactly the same, the first is kept. Memory: 16 bytes and a set entry each."""
     seen: dict[bytes, str] = {}
 
@@ -83,7 +162,7 @@ def dedup_stage(config: CorpusConfig) -> Stage:
     return dedup
 
 
-def split_stage(config: CorpusConfig) -> Stage:
+def split_stage(config: CorpusConfig, report: StageReport) -> Stage:
     """Train, val or test by a hash of the content's group (see `Conversation`); the same as Stage II for an episode."""
 
     def split(conversation: Conversation) -> Conversation | Drop:
@@ -93,33 +172,25 @@ def split_stage(config: CorpusConfig) -> Stage:
     return split
 
 
-STAGES: dict[str, Callable[[CorpusConfig], Stage]] = {
+STAGES: dict[str, Callable[[CorpusConfig, StageReport], Stage]] = {
+    "licence": licence_stage,
     "validate": validate_stage,
     "normalise": normalise_stage,
+    "quality": quality_stage,
+    "language": language_stage,
+    "mask": mask_stage,
     "dedup": dedup_stage,
     "split": split_stage,
 }
 """In the order in which they are applied."""
 
 
-@dataclass
-class StageReport:
-    """How many conversations came into a stage, and how many it dropped, by reason."""
-
-    name: str
-    inputs: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def kept(self) -> int:
-        return self.inputs - self.dropped.total()
-
-
 class Pipeline:
     """Runs conversations through all stages, counting; what is dropped, from reading on, goes to `drops`."""
 
     def __init__(self, config: CorpusConfig) -> None:
-        self._stages = [(StageReport(name), make(config)) for name, make in STAGES.items()]
+        reports = {name: StageReport(name) for name in STAGES}
+        self._stages = [(reports[name], make(config, reports[name])) for name, make in STAGES.items()]
         self._read = StageReport(READ)
         self._compared: list[StageReport] = []
         self.drops: list[Drop] = []
@@ -196,6 +267,17 @@ def _clean_parts(message: Message, transforms: set[str]) -> tuple[Part, ...]:
     return tuple(parts)
 
 
+def _masked(message: Message, found: Counter[str]) -> Message:
+    parts = []
+    for part in message.content:
+        if part.kind == "text":
+            text, here = mask_personal_data(part.text)
+            found.update(here)
+            part = replace(part, text=text) if here else part
+        parts.append(part)
+    return Message(message.role, tuple(parts))
+
+
 def _in_turns(roles: list[str]) -> bool:
     """Perhaps one system message, then user and assistant in turns, an answer last."""
     turns = roles[1:] if roles[:1] == ["system"] else roles
@@ -212,4 +294,5 @@ def _too_long(messages: list[Message], limits: Limits) -> str:
 def _with_transforms(provenance: str, transforms: list[str]) -> str:
     if not transforms:
         return provenance
-    return json.dumps(json.loads(provenance) | {"transforms": transforms}, sort_keys=True)
+    known = json.loads(provenance)
+    return json.dumps(known | {"transforms": [*known.get("transforms", []), *transforms]}, sort_keys=True)

@@ -40,7 +40,7 @@ def run(*items, **limits):
 
 
 def test_the_declared_order():
-    assert list(STAGES) == ["validate", "normalise", "dedup", "split"]
+    assert list(STAGES) == ["licence", "validate", "normalise", "quality", "language", "mask", "dedup", "split"]
 
 
 @pytest.mark.parametrize(("form", "extension"), [("PNG", "png"), ("JPEG", "jpg"), ("WEBP", "webp")])
@@ -170,8 +170,12 @@ def test_each_stage_conserves_what_comes_in():
     found = [(r.name, r.inputs, r.kept, dict(r.dropped)) for r in pipeline.reports]
     assert found == [
         ("read", 5, 4, {"bad_json": 1}),
+        ("licence", 4, 4, {}),
         ("validate", 4, 3, {"bad_media": 1}),
         ("normalise", 3, 2, {"bad_roles": 1}),
+        ("quality", 2, 2, {}),
+        ("language", 2, 2, {}),
+        ("mask", 2, 2, {}),
         ("dedup", 2, 1, {"duplicate": 1}),
         ("split", 1, 1, {}),
     ]
