@@ -32,9 +32,11 @@ class ErrorReportingGroup(TyperGroup):
 
             if not isinstance(error, BlmError):
                 raise
-            typer.secho(f"error: {error.message}", fg="red", err=True)
+            from blm.schemas.printable import printable
+
+            typer.secho(f"error: {printable(error.message)}", fg="red", err=True)
             if error.remedy:
-                typer.echo(f"       {error.remedy}", err=True)
+                typer.echo(f"       {printable(error.remedy)}", err=True)
             raise typer.Exit(error.exit_code) from error
 
 
@@ -72,7 +74,7 @@ ModelsOption = Annotated[
 ]
 
 ShadowsOption = Annotated[
-    bool, typer.Option("--shadows/--no-shadows", help="Without a GPU, pictures without shadows cost a third.")
+    bool, typer.Option("--shadows/--no-shadows", help="Without a GPU, leaving shadows out saves a third of a picture.")
 ]
 VarietyOption = Annotated[
     str,
@@ -117,6 +119,7 @@ def _progress_bar(quiet: bool = False) -> Iterator[Progress]:
         yield silent
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -125,6 +128,8 @@ def _progress_bar(quiet: bool = False) -> Iterator[Progress]:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+
+    from blm.schemas.printable import printable
 
     columns = (
         TextColumn("{task.description:<22}"),
@@ -138,6 +143,7 @@ def _progress_bar(quiet: bool = False) -> Iterator[Progress]:
         known: dict[str, Any] = {}
 
         def report(label: str, done: int, total: int, note: str = "") -> None:
+            note = escape(printable(note, 200))
             if label not in known:
                 known[label] = bars.add_task(label, total=total, completed=done, note=note)
             bars.update(known[label], completed=done, total=total, note=note)
@@ -200,15 +206,18 @@ def _print_inspections(inspections: Sequence[Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from blm.schemas.printable import printable
+
     for one in inspections:
-        typer.echo(f"{one.name}: {one.episodes} episodes, {one.frames} frames, {one.path}")
+        path = printable(str(one.path))
+        typer.echo(f"{one.name}: {one.episodes} episodes, {one.frames} frames, {path}")
         table = Table(box=None, pad_edge=False, header_style="dim")
         for column in ("", "inferred", "because"):
             table.add_column(column)
         for row in one.found:
-            table.add_row(row.what, escape(row.value), escape(row.reason))
+            table.add_row(row.what, escape(printable(row.value)), escape(printable(row.reason)))
         for wording, count in list(one.tasks.items())[:5]:
-            table.add_row("task", escape(wording) or "(none)", f"{count} episodes")
+            table.add_row("task", escape(printable(wording, 200)) or "(none)", f"{count} episodes")
         Console().print(table)
         typer.echo(f"to override, in splits.yaml:\n{one.override}")
 
@@ -234,15 +243,17 @@ def _print_build(output: Path, inputs: int, kept: int, dropped: dict[str, int], 
 
 
 def _print_diagnosis(diagnosis: Any) -> None:
+    from blm.schemas.printable import printable
+
     unit = "episodes" if diagnosis.kind == "datasets" else f"samples of a {diagnosis.kind} build"
     for problem in diagnosis.problems:
-        typer.secho(f"broken: {problem}", fg="red")
+        typer.secho(f"broken: {printable(problem)}", fg="red")
     for row in diagnosis.by_reason():
         colour = "red" if row["severity"] == "drop" else "yellow"
         typer.secho(f"{row['severity']}: {row['reason']}", fg=colour, nl=False)
         typer.echo(f", {_counted(row['episodes'], 'episode')}: {row['meaning']}")
         for worst in row["worst"]:
-            note = f"  {worst['note']}" if worst["note"] else ""
+            note = f"  {printable(worst['note'], 300)}" if worst["note"] else ""
             typer.echo(
                 f"    {worst['dataset']} {worst['episode']}: {worst['value']:.4g} {row['unit']} "
                 f"(allowed {row['threshold']:g}){note}"
