@@ -67,7 +67,12 @@ def success_chart(rows: Sequence[tuple[str, float, float, float]]) -> str:
     return _svg(figure)
 
 
-def histogram_chart(groups: Mapping[str, Sequence[float] | np.ndarray], x_label: str, bins: int = 30) -> str:
+def histogram_chart(
+    groups: Mapping[str, Sequence[float] | np.ndarray],
+    x_label: str,
+    bins: int = 30,
+    y_label: str = "episodes",
+) -> str:
     """How often each value occurs, one outlined histogram per group over common bins; returns SVG text."""
     figure, axes = _new((4.9, 2.8))
     edges = np.histogram_bin_edges(np.concatenate([np.asarray(values) for values in groups.values()]), bins)
@@ -77,7 +82,7 @@ def histogram_chart(groups: Mapping[str, Sequence[float] | np.ndarray], x_label:
         axes.stairs(counts, edges, color=colour, fill=True, alpha=0.18)
         axes.stairs(counts, edges, color=colour, linewidth=1.4, label=name)
     axes.set_xlabel(x_label)
-    axes.set_ylabel("episodes")
+    axes.set_ylabel(y_label)
     if len(groups) > 1:
         axes.legend(frameon=False, fontsize=8, loc="best")
     return _svg(figure)

@@ -33,6 +33,7 @@ from blm.curate.corpus.card import CARD_FILE, corpus_card
 from blm.curate.corpus.comparison import compare
 from blm.curate.corpus.config import CorpusConfig, Source, SourceConfig
 from blm.curate.corpus.conversation import Conversation, Drop
+from blm.curate.corpus.page import REPORT_FILE, CorpusContent, corpus_page
 from blm.curate.corpus.sources import SourceKind, source_kind
 from blm.curate.corpus.spool import Spool
 from blm.curate.corpus.stages import Pipeline
@@ -50,7 +51,7 @@ from blm.curate.shards import (
 )
 from blm.curate.summary import BuildSummary, summarise
 from blm.schemas.corpus import CORPUS_SCHEMA, CorpusRecord, check_record, records_to_table
-from blm.schemas.errors import ConfigError, DatasetError
+from blm.schemas.errors import ConfigError, DatasetError, UnknownNameError
 from blm.schemas.manifest import (
     DROPPED_FILE,
     INDEX_FILE,
@@ -79,6 +80,7 @@ _TABLES = (
     INDEX_FILE,
     SHARD_TABLE_FILE,
     CARD_FILE,
+    REPORT_FILE,
 )
 _ROWS_AT_ONCE = 4096
 _REPORT_EVERY = 50
@@ -108,6 +110,7 @@ def build_corpus(config: CorpusConfig, progress: Progress | None = None) -> Buil
     started = time.monotonic()
     progress = progress or silent
     inputs = _inputs(config, progress)
+    _check_image_sources(config, inputs)
     items = _benchmark_items(config)
     fingerprint = _fingerprint(config, inputs, items)
     folder = OutputFolder(config.output, KIND, fingerprint)
@@ -116,6 +119,7 @@ def build_corpus(config: CorpusConfig, progress: Progress | None = None) -> Buil
     folder.prepare(config.overwrite)
 
     pipeline = Pipeline(config)
+    licences = {one.config.name: one.config.licence for one in inputs}
     with Spool(folder.staging / SPOOL_FOLDER) as spool:
         for conversation in pipeline.run(_read_all(inputs, progress)):
             spool.add(conversation)
@@ -125,16 +129,17 @@ def build_corpus(config: CorpusConfig, progress: Progress | None = None) -> Buil
         with _CorpusWriter(folder.staging, fingerprint, config.shard_bytes) as writer:
             for conversation in spool.conversations(comparison.keep):
                 writer.write(conversation)
-    if not writer.counts.total():
-        folder.abandon()
-        raise _nothing_left(pipeline)
-    manifest = _manifest(config, inputs, pipeline, writer, fingerprint)
+        if not writer.counts.total():
+            folder.abandon()
+            raise _nothing_left(pipeline)
+        manifest = _manifest(config, inputs, pipeline, writer, fingerprint)
+        content = CorpusContent(manifest, pipeline.reports, licences, writer.counts, spool, comparison)
+        write_atomically(folder.staging / REPORT_FILE, corpus_page(content).encode())
     write_parquet(folder.staging / DROPPED_FILE, _dropped_table(pipeline.drops))
     for name, table in zip((DUPLICATES_FILE, CONTAMINATION_FILE), comparison.tables(), strict=True):
         write_parquet(folder.staging / name, table)
     write_shard_tables(folder.staging, writer.shards)
     rows = [shard.row for shard in writer.shards]
-    licences = {one.config.name: one.config.licence for one in inputs}
     card = corpus_card(manifest, rows, pipeline.reports, licences)
     write_atomically(folder.staging / CARD_FILE, card.encode())
     folder.publish(manifest, rows)
@@ -169,6 +174,13 @@ def _digest(source: Source, kind: SourceKind, config: SourceConfig) -> str:
         base = next((base for base in bases if path.is_relative_to(base)), path.parent)
         digest.update(f"{path.relative_to(base).as_posix()} {file_sha256(path)}\n".encode(errors="replace"))
     return digest.hexdigest()
+
+
+def _check_image_sources(config: CorpusConfig, inputs: list[_Input]) -> None:
+    names = [one.config.name for one in inputs]
+    for wanted in config.near_duplicates.image_sources or ():
+        if wanted not in names:
+            raise UnknownNameError("corpus source", wanted, names)
 
 
 def _benchmark_items(config: CorpusConfig) -> list[BenchmarkItem]:

@@ -10,6 +10,7 @@ equal in words: "left" is no near-duplicate of "right". Memory: about 60 bytes p
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -116,19 +117,27 @@ def _near_text(spool: Spool, wanted: NearDuplicates, seed: int, found: Compariso
 def _near_images(
     spool: Spool, wanted: NearDuplicates, seed: int, hashes: ImageHashes, found: Comparison
 ) -> None:
+    candidates = found.keep & _of_sources(spool, wanted.image_sources)
     clusters = near_duplicate_images(hashes, wanted.mirrored)
     first = np.arange(spool.contents)
     first[clusters["row"].to_numpy()] = clusters["cluster"].to_numpy()
     if wanted.images == "same_text":
         threshold = wanted.text if wanted.text is not None else NearDuplicates().text
         alike = near_duplicate_text(
-            spool.table["text"], threshold or 1.0, _groups(spool, first, found.keep), seed=seed
+            spool.table["text"], threshold or 1.0, _groups(spool, first, candidates), seed=seed
         )
         left_out = _left_out(alike)
     else:
         similarity = dict(zip(clusters["row"].to_pylist(), clusters["similarity"].to_pylist(), strict=True))
-        left_out = list(_shown_before(spool, first, similarity, found.keep))
+        left_out = list(_shown_before(spool, first, similarity, candidates))
     _leave_out(spool, NEAR_IMAGE, left_out, found)
+
+
+def _of_sources(spool: Spool, names: tuple[str, ...] | None) -> np.ndarray:
+    """Which conversations are of these sources, (N,) bool; `None`: all."""
+    if names is None:
+        return np.ones(len(spool), dtype=bool)
+    return np.isin(spool.table["source"].to_numpy(), names)
 
 
 def _left_out(clusters: pa.Table) -> list[tuple[int, int, int, float]]:
@@ -176,7 +185,7 @@ def _leave_out(
     spool: Spool, reason: str, rows: Sequence[tuple[int, int, int, float]], found: Comparison
 ) -> None:
     report = StageReport(reason, int(found.keep.sum()))
-    report.dropped[reason] += len(rows)
+    report.dropped += Counter({reason: len(rows)})
     found.reports.append(report)
     ids, sources = spool.table["id"], spool.table["source"]
     for row, partner, kept, similarity in rows:

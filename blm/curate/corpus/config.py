@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from blm.curate.corpus.licence import Licences
+from blm.curate.corpus.mixture import Mixture
 from blm.curate.corpus.quality import Quality
 from blm.curate.episodes.config import Fractions
 from blm.curate.shards import DEFAULT_SHARD_BYTES
@@ -139,6 +140,7 @@ class CorpusConfig(FrozenModel):
     benchmarks: tuple[Benchmark, ...] = Field(
         default=(), description="what is found in these files is left out of the corpus"
     )
+    mixture: Mixture = Mixture()
     shard_bytes: int = Field(default=DEFAULT_SHARD_BYTES, ge=10240)
     overwrite: bool = Field(default=False, description="replace another build in the output folder")
 

@@ -130,6 +130,11 @@ class Spool:
             for content in batch["record"].to_pylist():
                 yield CorpusRecord.from_row(json.loads(content))
 
+    def records_of(self, rows: np.ndarray) -> list[CorpusRecord]:
+        """The records of some rows."""
+        contents = self.table["record"].take(pa.array(rows)) if len(rows) else []
+        return [CorpusRecord.from_row(json.loads(str(content))) for content in contents]
+
     def _conversation(self, row: dict) -> Conversation:
         record = CorpusRecord.from_row(json.loads(row["record"]))
         return Conversation(record, tuple(self.content(number) for number in row["media"]))

@@ -1,5 +1,6 @@
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,7 +12,7 @@ from blm.curate.corpus.comparison import compare
 from blm.curate.corpus.config import CorpusConfig
 from blm.curate.corpus.spool import Spool
 from blm.schemas.corpus import table_to_records
-from blm.schemas.errors import ConfigError
+from blm.schemas.errors import ConfigError, UnknownNameError
 from blm.schemas.progress import silent
 from tests.curate.corpus.test_near_images import encoded, photograph
 from tests.curate.corpus.test_stages import conversation
@@ -209,5 +210,31 @@ def test_two_benchmarks_of_one_name_are_refused(rows, tmp_path):
                 sources=(f"llava:{rows}",),  # type: ignore[arg-type]
                 output=tmp_path / "out",
                 benchmarks=(tmp_path / "test.jsonl", tmp_path / "a/test.jsonl"),
+            )
+        )
+
+
+def test_only_images_of_the_sources_named_are_compared(tmp_path):
+    def of(source, one):
+        return one._replace(record=replace(one.record, source=source))
+
+    conversations = [
+        of(source, said("What is it?", f"Thing {number} of {source}", f"{source}{number}", (image,)))
+        for source in ("frames", "photos")
+        for number, image in enumerate((PHOTO, COPY))
+    ]
+    kept, _ = compared(
+        tmp_path, conversations, near_duplicates={"images": "any_text", "image_sources": ["photos"]}
+    )
+    assert kept == {"frames0", "frames1", "photos0"}
+
+
+def test_a_source_that_is_not_there_cannot_be_compared(rows, tmp_path):
+    with pytest.raises(UnknownNameError, match="corpus source 'photos' not found; there are: rows_json"):
+        build_corpus(
+            CorpusConfig(
+                sources=(f"llava:{rows}",),  # type: ignore[arg-type]
+                output=tmp_path / "out",
+                near_duplicates={"image_sources": ["photos"]},  # type: ignore[arg-type]
             )
         )
