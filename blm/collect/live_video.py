@@ -95,11 +95,17 @@ class LiveVideoEncoder(VideoEncoder):
         self.end()
         self._thread.join()
 
+    def _drain(self) -> None:
+        while self._pictures.get() is not None:
+            pass
+
     def _waiting(self) -> Iterator[av.VideoFrame]:
         with contextlib.suppress(
             OSError, AttributeError
         ):  # what is recorded can wait; the control loop cannot
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+            thread = threading.get_native_id()
+            nicer = os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS
+            os.setpriority(os.PRIO_PROCESS, thread, nicer)
         last: np.ndarray = _ONCE_MORE
         frame: av.VideoFrame | None = None
         number = 0

@@ -139,6 +139,7 @@ class VideoEncoder:
         raise DatasetError(f"{self.path}: encoding failed: {self._error}") from self._error
 
     def _encode(self, width: int, height: int, fps: int, config: VideoConfig) -> None:
+        all_taken = False
         try:
             with av.open(
                 str(self.path), mode="w", format="mp4", options={"fflags": "+bitexact"}
@@ -148,11 +149,17 @@ class VideoEncoder:
                 stream.time_base = Fraction(1, fps)
                 for frame in self._waiting():
                     container.mux(stream.encode(frame))
+                all_taken = True
                 container.mux(stream.encode())
         except Exception as error:  # handed to the recording thread, which raises it
             self._error = error
-            for _ in self._waiting():
-                pass
+            if not all_taken:
+                self._drain()
+
+    def _drain(self) -> None:
+        """Take what is added, to the end, so that nobody waits for room."""
+        while self._queue.get() is not None:
+            pass
 
     def _waiting(self) -> Iterator[av.VideoFrame]:
         """What was added, as it comes, until there is no more."""

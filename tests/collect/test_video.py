@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from blm.collect.dataset_writer import DatasetWriter
+from blm.collect.live_video import LiveVideoEncoder
 from blm.collect.video import VideoConfig, VideoEncoder, count_frames
 from blm.schemas.errors import ConfigError, DatasetError
 from tests.collect.workcell import small_robot
@@ -80,3 +81,32 @@ def test_a_rate_that_lerobot_cannot_hold(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"control_rate_hz 12\.5"):
         DatasetWriter.create(tmp_path / "data", robot)
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("encoder_class", [VideoEncoder, LiveVideoEncoder])
+def test_a_disk_that_fills_up_at_the_last_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder_class: type[VideoEncoder]
+):
+    """The end of a file is written when all frames are taken: an error there is told, and nobody waits for ever."""
+    opened = av.open
+
+    def full(*arguments: object, **options: object):
+        container = opened(*arguments, **options)  # type: ignore[call-overload]
+
+        class Full:
+            def __enter__(self):
+                return container
+
+            def __exit__(self, *_: object):
+                container.close()
+                raise OSError(28, "No space left on device")
+
+        return Full()
+
+    with monkeypatch.context() as patch:
+        patch.setattr("blm.collect.video.av.open", full)
+        encoder = encoder_class(tmp_path / "a.mp4", 64, 64, 20, VideoConfig())
+        for image in moving_square(5):
+            encoder.add(image)
+        with pytest.raises(DatasetError, match="No space left on device"):
+            encoder.finish()
