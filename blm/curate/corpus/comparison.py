@@ -1,6 +1,6 @@
 """What only a look at the whole corpus shows: near-duplicates, and what benchmarks hold too.
 
-    spool ─▶ near_duplicate_text ─▶ near_duplicate_image ─▶ decontaminate ─▶ rows to keep, drops, tables
+    spool ─▶ near_duplicate_text ─▶ near_duplicate_image ─▶ decontaminate ─▶ mixture ─▶ rows to keep, drops, tables
 
 Of conversations that are alike the first in order stays. Texts are compared among conversations with the same media (or
 none): generated questions share their wording and differ in what they are about. Where answers are short they must be
@@ -27,6 +27,7 @@ from blm.curate.corpus.decontaminate import (
     BenchmarkTexts,
     Match,
 )
+from blm.curate.corpus.mixture import entries, left_out
 from blm.curate.corpus.near_images import near_duplicate_images
 from blm.curate.corpus.near_text import near_duplicate_text
 from blm.curate.corpus.perceptual_hash import ImageHashes, image_hashes, joined_hashes
@@ -35,6 +36,7 @@ from blm.curate.corpus.stages import StageReport
 from blm.schemas.progress import Progress
 
 NEAR_TEXT, NEAR_IMAGE, DECONTAMINATE = "near_duplicate_text", "near_duplicate_image", "decontaminate"
+MIXTURE = "mixture"
 CONTAMINATED = "contaminated"
 DUPLICATES_SCHEMA = pa.schema(
     [
@@ -89,7 +91,21 @@ def compare(
         progress("looking for benchmarks", 0, 1)
         _decontaminate(spool, BenchmarkTexts(items), images, items, hashes, found)
         progress("looking for benchmarks", 1, 1)
+    if not config.mixture.keeps_everything:
+        _mix(spool, config, found)
     return found
+
+
+def _mix(spool: Spool, config: CorpusConfig, found: Comparison) -> None:
+    """What the mixture leaves out of what is left."""
+    report = StageReport(MIXTURE, int(found.keep.sum()))
+    rows = ((row, record) for row, record in enumerate(spool.records()) if found.keep[row])
+    for row, reason in sorted(left_out(entries(rows, config.seed), config.mixture).items()):
+        found.keep[row] = False
+        report.dropped[reason] += 1
+        name, source = spool.table["id"][row].as_py(), spool.table["source"][row].as_py()
+        found.drops.append(Drop(source, name, reason, "", "", MIXTURE))
+    found.reports.append(report)
 
 
 def _only_equal(config: CorpusConfig) -> frozenset[str]:
