@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from blm import __version__
 from blm.collect import dataset_files as files
 from blm.collect.attempts_table import Attempt, read_attempts, write_attempts
+from blm.collect.dataset_card import write_dataset_card
 from blm.collect.episode_part import EpisodePart, EpisodeWriter, judged, whole_rate
 from blm.collect.statistics import DatasetStatistics, Statistics, column_statistics
 from blm.collect.video import VideoConfig
@@ -224,7 +225,7 @@ class DatasetWriter:
         self._sweep()
 
     def close(self) -> None:
-        """Write the final statistics and let go of the dataset; harmless when called twice.
+        """Write the final statistics and the data card, and let go of the dataset; harmless when called twice.
 
         A dataset without a single attempt is removed: nobody could read it, and it would be in the way.
         """
@@ -233,6 +234,7 @@ class DatasetWriter:
         try:
             if self.episodes:
                 self._write_summary(refresh=True)
+                write_dataset_card(self.root)
         finally:
             self._release()
         if not self.episodes and not self.attempts:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from blm.pages.viewer.dataset import ViewedDataset
@@ -73,8 +72,7 @@ def _rows(dataset: ViewedDataset, episode: int) -> pa.Table:
         raise DatasetError(f"{path} is not readable: {error}", "Restore it from a copy.") from error
     if table.num_rows == 0:
         raise DatasetError(f"{path} holds no rows of episode {episode}.", "Restore the file.")
-    order = pc.sort_indices(table["frame_index"]) if "frame_index" in table.column_names else None
-    return table if order is None else table.take(order)
+    return table.sort_by("frame_index") if "frame_index" in table.column_names else table
 
 
 def _is_numeric(kind: pa.DataType) -> bool:
