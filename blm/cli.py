@@ -74,7 +74,10 @@ ModelsOption = Annotated[
 ]
 
 ShadowsOption = Annotated[
-    bool, typer.Option("--shadows/--no-shadows", help="Without a GPU, leaving shadows out saves a third of a picture.")
+    bool,
+    typer.Option(
+        "--shadows/--no-shadows", help="Without a GPU, leaving shadows out saves a third of a picture."
+    ),
 ]
 VarietyOption = Annotated[
     str,
@@ -290,7 +293,35 @@ def collect(
     output: Annotated[
         Path | None, typer.Option(help="Dataset folder.", show_default="recordings/ROBOT-TASK")
     ] = None,
-    operator: Annotated[str, typer.Option(help="Who demonstrates: planner.")] = "planner",
+    operator: Annotated[
+        str, typer.Option(help="Who demonstrates: planner, leader, gamepad, browser or policy:RUN.")
+    ] = "planner",
+    port: Annotated[
+        str | None, typer.Option(help="Serial port or address of a real arm.", show_default="simulated")
+    ] = None,
+    leader_port: Annotated[str | None, typer.Option(help="Serial port of the leader arm.")] = None,
+    camera: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=INDEX", help="Camera of a real arm; may be repeated.")
+    ] = None,
+    list_devices: Annotated[
+        bool, typer.Option("--list", help="Show the ports and cameras found, and exit.")
+    ] = False,
+    take_over: Annotated[
+        str, typer.Option(help="With policy:RUN, what you take over with: browser, leader, gamepad.")
+    ] = "browser",
+    bind: Annotated[str, typer.Option(help="Address that the browser page is served at.")] = "127.0.0.1",
+    web_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0: any free one.")] = 0,
+    keys: Annotated[
+        str, typer.Option(metavar="KEY=CONTROL,…", help="Other keys or foot pedals, or a YAML file.")
+    ] = "",
+    review: Annotated[
+        bool, typer.Option("--review/--no-review", help="Look at each episode before it is kept.")
+    ] = True,
+    episode_time: Annotated[float, typer.Option(min=1, help="Longest episode of a person, seconds.")] = 60.0,
+    reset_time: Annotated[
+        float | None,
+        typer.Option(min=0, help="Start the next episode by itself, seconds.", show_default="you start it"),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a recording begun earlier.")] = False,
     keep_failures: KeepFailures = False,
     image_size: ImageSize = None,
@@ -299,40 +330,87 @@ def collect(
     shadows: ShadowsOption = True,
     variety: VarietyOption = "none",
     noise: NoiseOption = 0.0,
+    push_to_hub: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ORG/NAME", help="Then upload it to the Hugging Face Hub, as a private dataset."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Record demonstrations into a LeRobot dataset.
 
-    With nothing attached the robot is simulated and a motion planner demonstrates.
+    With nothing attached the robot is simulated and a motion planner demonstrates. A person may name several tasks,
+    with commas.
 
     Example: blm collect --robot so100 --task pick-cube --episodes 10
+
+    Example: blm collect --robot so100 --port /dev/ttyACM0 --operator leader --leader-port /dev/ttyACM1 --camera top=0
     """
     if context.invoked_subcommand is not None:
         _refuse_options_before(context)
         return
-    from blm.collect.attempts import CollectConfig
-    from blm.collect.session import collect as run
+    if list_devices:
+        _list_devices()
+        return
     from blm.collect.sim.variety import Variety
 
-    config = _checked(
-        CollectConfig,
-        robot=robot,
-        task=task,
-        episodes=episodes,
-        seed=seed,
-        output=output or Path("recordings") / f"{Path(robot).stem}-{Path(task).stem}",
-        operator=operator,
-        resume=resume,
-        keep_failures=keep_failures,
-        image_size=image_size,
-        workers=workers,
-        models=models,
-        shadows=shadows,
-        variety=Variety.parse(variety),
-        noise=noise,
-    )
+    settings: dict[str, Any] = {
+        "robot": robot,
+        "task": task,
+        "episodes": episodes,
+        "seed": seed,
+        "output": output or Path("recordings") / f"{Path(robot).stem}-{Path(_names(task)[0]).stem}",
+        "operator": operator,
+        "resume": resume,
+        "keep_failures": keep_failures,
+        "image_size": image_size,
+        "workers": workers,
+        "models": models,
+        "shadows": shadows,
+        "variety": Variety.parse(variety),
+        "noise": noise,
+    }
+    if operator in ("leader", "gamepad", "browser") or operator.startswith("policy:"):
+        live = {
+            "task": _names(task)[0],
+            "tasks": _names(task),
+            "port": port,
+            "leader_port": leader_port,
+            "cameras": tuple(camera or ()),
+            "take_over": take_over,
+            "bind": bind,
+            "web_port": web_port,
+            "keys": keys,
+            "review": review,
+            "episode_s": episode_time,
+            "reset_s": reset_time,
+        }
+        _collect_live(settings | live, as_json)
+        return
+    if port is not None:
+        from blm.schemas.errors import UsageError
+
+        raise UsageError(
+            f"operator '{operator}' is not available on a real arm; there is: leader, gamepad, browser, policy:RUN.",
+            "Example: --operator leader --leader-port /dev/ttyACM1",
+        )
+    _collect_planned(settings, as_json)
+
+
+def _collect_planned(settings: dict[str, Any], as_json: bool) -> None:
+    from blm.collect.attempts import CollectConfig
+    from blm.collect.session import collect as run
+
+    config = _checked(CollectConfig, **settings)
+    if push_to_hub is not None:
+        from blm.collect.hub import check_can_push
+
+        check_can_push(push_to_hub)
     with _progress_bar(as_json) as progress:
         summary = run(config, progress)
+    if push_to_hub is not None:
+        _push(summary.output, push_to_hub, private=True, quiet=as_json)
     if as_json:
         _print_json(summary.model_dump(mode="json") | {"success_rate": summary.success_rate})
         return
@@ -342,7 +420,56 @@ def collect(
         f"succeeded ({100 * summary.success_rate:.0f} %), {summary.frames_per_s:.0f} frames/s"
         + (f"; not kept: {dropped}" if dropped else "")
     )
-    typer.echo(f"next: blm curate build-splits {summary.output} --output splits")
+    typer.echo(
+        f"next: blm curate build-splits {summary.output} --output splits, or blm view {summary.output}"
+    )
+
+
+def _push(dataset: Path, repository: str, private: bool, quiet: bool = False) -> None:
+    from blm.collect.hub import push_dataset
+
+    address = push_dataset(dataset, repository, private=private)
+    typer.echo(f"uploaded: {address}", err=quiet)
+
+
+def _collect_live(settings: dict[str, Any], as_json: bool) -> None:
+    """A person at the controls; what is said to them goes to standard error."""
+    from blm.collect.live_config import LiveCollectConfig
+    from blm.collect.live_workcell import collect_live
+
+    policy = None
+    if settings["operator"].startswith("policy:"):
+        from blm.evaluate.agents import policy_agent
+
+        policy, image_size = policy_agent(Path(settings["operator"].removeprefix("policy:")))
+        settings = settings | {"image_size": settings["image_size"] or image_size}
+    config = _checked(LiveCollectConfig, **settings)
+    summary = collect_live(config, policy, announce=lambda line: typer.echo(line, err=True))
+    if as_json:
+        _print_json(asdict(summary))
+        return
+    typer.echo(
+        f"{summary.output}: {summary.episodes} episodes; {summary.kept} kept now, {summary.dropped} not kept, "
+        f"{summary.discarded} taken out again, {summary.late_ticks} late ticks"
+    )
+    if summary.episodes:
+        typer.echo(f"next: blm curate build-splits {summary.output} --output splits")
+
+
+def _list_devices() -> None:
+    from blm.collect.robots.discovery import found
+
+    devices = found()
+    for port in devices.ports:
+        about = ", ".join(filter(None, (port.description, port.serial_number)))
+        typer.echo(f"port    {port.path}" + (f"  {about}" if about else ""))
+    for camera in devices.cameras:
+        size = f"{camera.width}×{camera.height} at {camera.rate_hz:g} Hz"
+        typer.echo(f"camera  --camera NAME={camera.index}  {camera.kind} {size}")
+    if not devices.ports:
+        typer.echo("no serial ports found")
+    if not devices.cameras:
+        typer.echo("no cameras found")
 
 
 def _refuse_options_before(context: typer.Context) -> None:
@@ -798,6 +925,23 @@ def view(
 def _say_where(address: str) -> None:
     typer.echo(f"open {address}")
     typer.echo("Ctrl-C ends it")
+
+
+@app.command()
+def push(
+    dataset: Annotated[Path, typer.Argument(help="A recorded dataset's folder.", show_default=False)],
+    repository: Annotated[
+        str, typer.Argument(metavar="ORG/NAME", help="Its name there.", show_default=False)
+    ],
+    public: Annotated[bool, typer.Option("--public", help="For all to see, if it is made now.")] = False,
+) -> None:
+    """Upload a recorded dataset to the Hugging Face Hub, where stock LeRobot finds it.
+
+    Private unless said otherwise. What the repository holds of an earlier upload is replaced; its history keeps it.
+
+    Example: blm push recordings/so100-pick-cube my-lab/so100-pick-cube
+    """
+    _push(dataset, repository, private=not public)
 
 
 @app.command()
