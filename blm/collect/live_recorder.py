@@ -152,7 +152,7 @@ class LiveRecorder:
         free = shutil.disk_usage(self._root).free
         if free < NEEDED_FREE_BYTES:
             raise DatasetError(
-                f"only {free // 1_000_000} MB are free where {self._root} is; {self.episodes} episodes are safe there.",
+                f"only {free // 1_000_000} MB are free where {self._root} is; what it holds is safe.",
                 "Make room, then continue with --resume.",
             )
         self._discard_running()
@@ -334,7 +334,10 @@ class LiveRecorder:
         self._told = True
         detail = failure.message if isinstance(failure, BlmError) else str(failure)
         raise DatasetError(
-            f"an episode could not be saved: {detail} The {self.episodes} episodes in {self._root} are safe.",
+            f"an episode could not be saved: {detail.rstrip('.')}. What {self._root} holds is safe: episodes 0 to "
+            f"{self.episodes - 1}."
+            if self.episodes
+            else f"the first episode could not be saved: {detail.rstrip('.')}.",
             "Mend the cause, then continue with --resume.",
         ) from failure
 

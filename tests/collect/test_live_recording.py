@@ -403,10 +403,11 @@ def test_a_disk_that_is_really_full(tmp_path: Path):
     root = tmp_path / "data"
     subprocess.run([sys.executable, "-c", code, str(root), "15"], cwd=REPOSITORY, check=True)
     failed = subprocess.run(
-        [sys.executable, "-c", limited, str(root), "3000", "4000"],
+        [sys.executable, "-c", limited, str(root), "60", "4000"],
         cwd=REPOSITORY,
         stderr=subprocess.PIPE,
         text=True,
+        timeout=120,
         env=os.environ | {"PYTHONWARNINGS": "ignore"},
     )
     assert failed.returncode == 1
