@@ -77,7 +77,7 @@ def run_episode(
             loop.run(observation)
         except (PlanningError, SimulationError) as error:
             loop.success, loop.reason = False, AGENT_FAILED + error.message
-        metrics = dict(agent.metrics())
+        metrics = {**_metrics_of(environment), **agent.metrics()}
     except BaseException:
         loop.success, loop.reason = False, STOPPED
         raise
@@ -85,6 +85,12 @@ def run_episode(
         end = EpisodeEnd(loop.success, loop.steps, loop.reason, metrics)
         _tell_end(subscribers, end)
     return end
+
+
+def _metrics_of(environment: Environment) -> Mapping[str, Any]:
+    """What an environment counted in this episode, if it counts: a real robot's retries, holds, late ticks."""
+    metrics: Callable[[], Mapping[str, Any]] | None = getattr(environment, "metrics", None)
+    return {} if metrics is None else metrics()
 
 
 def time_limit_steps(environment: Environment) -> int:

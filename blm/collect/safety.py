@@ -11,6 +11,7 @@ puts it in front of a simulator, `blm.collect.robots.hardware` in front of a rob
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -242,7 +243,10 @@ class Watchdog:
     def _run(self) -> None:
         while self._overdue():
             self.trips += 1
-            self._hold()
+            try:
+                self._hold()
+            except Exception:
+                logging.getLogger(__name__).exception("The watchdog could not make the robot hold.")
 
     def _overdue(self) -> bool:
         """Wait until the deadline has passed (True) or the watchdog was closed (False)."""

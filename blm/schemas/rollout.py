@@ -105,7 +105,8 @@ class EpisodeEnd:
         success: the task's criteria held at the end.
         steps: control ticks taken.
         reason: 'success', 'time limit', 'agent done', 'agent failed: <cause>' or 'stopped'.
-        metrics: the agent's own numbers (planner: IK tries, path length, recoveries, …), JSON-ready.
+        metrics: the agent's own numbers (planner: IK tries, path length, recoveries, …), JSON-ready, and those of an
+            environment that has `metrics()` (a real robot: late ticks, retries, holds, …).
     """
 
     success: bool

@@ -150,3 +150,18 @@ def test_the_watchdog_holds_once_when_the_commands_stop() -> None:
     time.sleep(0.2)
     assert watchdog.trips == 2
     watchdog.close()
+
+
+def test_the_watchdog_survives_a_hold_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+    tried = threading.Semaphore(0)
+
+    def hold() -> None:
+        tried.release()
+        raise HardwareError("the line is dead")
+
+    watchdog = Watchdog(hold, 0.02)
+    for _ in range(2):
+        watchdog.feed()
+        assert tried.acquire(timeout=5.0)
+    watchdog.close()
+    assert "could not make the robot hold" in caplog.text

@@ -366,6 +366,9 @@ class HardwareTask:
     def step(self, values: np.ndarray) -> Transition:
         return self._robot.step(values)
 
+    def metrics(self) -> dict[str, int]:
+        return self._robot.metrics()
+
     def close(self) -> None:
         self._robot.close()
 

@@ -20,7 +20,10 @@ from typing import Any
 _QUIET_S = 0.003
 _LONGEST_DRAIN_S = 0.03
 _ERROR_BYTE = 4
-_BROADCAST_ID, _ID_BYTE = 0xFE, 2
+_BROADCAST_ID, _READ = 0xFE, 2
+_ID_BYTE, _INSTRUCTION_BYTE, _LENGTH_ASKED_BYTE = 2, 4, 6
+_EMPTY_ANSWER = 6
+"""Bytes of an answer without data."""
 
 VOLTAGE, ANGLE, OVERHEAT, OVERCURRENT, OVERLOAD = 1, 2, 4, 8, 32
 """Bits of a servo's status byte."""
@@ -117,13 +120,22 @@ class ServoLine:
         handler = self.bus.packet_handler
         exchange: Callable[..., tuple[Any, int, int]] = handler.txRxPacket
 
-        def retried(port: Any, packet: list[int]) -> tuple[Any, int, int]:
+        def checked(port: Any, packet: list[int]) -> tuple[Any, int, int]:
+            """A late answer to a ping looks like one to a read, but carries no data."""
             answer, result, error = exchange(port, packet)
+            if result == self._success and answer and packet[_INSTRUCTION_BYTE] == _READ:
+                whole = len(answer) == _EMPTY_ANSWER + packet[_LENGTH_ASKED_BYTE]
+                result = result if whole else self._corrupt
+            return answer, result, error
+
+        def retried(port: Any, packet: list[int]) -> tuple[Any, int, int]:
+            answer, result, error = checked(port, packet)
             for _ in range(self._retries if packet[_ID_BYTE] != _BROADCAST_ID else 0):
                 if result == self._success:
                     break
                 self._failed(result)
-                answer, result, error = exchange(port, packet)
+                answer, result, error = checked(port, packet)
+                self.counts.stale_bytes += self._drain()
             if result == self._success and answer:
                 self._note(packet[_ID_BYTE], error)
                 answer[_ERROR_BYTE] = 0
@@ -141,6 +153,7 @@ class ServoLine:
             data, result, error = receive(port, number, length)
             if result == self._success:
                 self._note(number, error)
+                result = result if len(data) == length else self._corrupt
             return data, result, error
 
         def retried() -> int:

@@ -76,6 +76,18 @@ def test_a_corrupted_answer_is_asked_for_again(tmp_path: Path) -> None:
         robot.bus.disconnect(disable_torque=False)
 
 
+def test_a_late_answer_to_a_ping_is_not_taken_for_a_read(tmp_path: Path) -> None:
+    with EmulatedBus() as bus:
+        robot = so100_follower(bus, tmp_path)
+        line = ServoLine(robot.bus)
+        robot.bus.connect()
+        for late_s in (0.06, 0.08, 0.12):
+            bus.delay(late_s)
+            assert line.silent() == []
+            assert line.bus.read("Model_Number", "elbow_flex") == 777
+        robot.bus.disconnect(disable_torque=False)
+
+
 def test_status_bits_are_seen_and_do_not_keep_torque_on(tmp_path: Path) -> None:
     with EmulatedBus() as bus:
         robot = so100_follower(bus, tmp_path)
