@@ -9,10 +9,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from blm.curate.episodes.boundaries import is_plain_name
 from blm.curate.output_folder import UNFINISHED_FOLDER
 from blm.curate.shards import file_sha256, read_index, read_shard_table
 from blm.schemas.errors import BlmError
 from blm.schemas.manifest import DROPPED_FILE, Manifest, read_manifest
+from blm.schemas.printable import printable
 from blm.schemas.progress import Progress
 from blm.schemas.shard import IndexRow, ShardRow
 
@@ -64,6 +66,9 @@ def _count_problems(
 
 def _shard_problems(folder: Path, shard: ShardRow, index: Sequence[IndexRow], fast: bool) -> Iterator[str]:
     path = folder / shard.name
+    if not is_plain_name(shard.name) or path.is_symlink():
+        yield f"'{printable(shard.name, 80)}' is not the name of a file of this build. {_REBUILD}"
+        return
     if not path.is_file():
         yield f"{shard.name} is missing. {_REBUILD}"
         return

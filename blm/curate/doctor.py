@@ -155,7 +155,13 @@ def _diagnose_datasets(path: Path, config: SplitsConfig, fast: bool, progress: P
     for number, (name, source) in enumerate(zip(names, config.datasets, strict=True)):
         progress("indexing datasets", number, len(names), name)
         try:
-            datasets[name] = index_dataset(source, name, config.thresholds.idle_speed, config.cameras)
+            datasets[name] = index_dataset(
+                source,
+                name,
+                config.thresholds.idle_speed,
+                config.cameras,
+                follow_links=config.follow_links,
+            )
         except DatasetError as error:
             problems.append(str(error))
     progress("indexing datasets", len(names), len(names))

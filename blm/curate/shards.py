@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self, cast
+from typing import IO, Any, Self, cast
 
 from blm.schemas.errors import DatasetError
 from blm.schemas.manifest import INDEX_FILE, SHARD_TABLE_FILE, write_atomically
@@ -340,9 +340,23 @@ def read_index(folder: Path) -> dict[str, tuple[IndexRow, ...]]:
         DatasetError: the file is missing or not readable.
     """
     members: dict[str, list[IndexRow]] = {}
-    for row in _read_rows(folder / INDEX_FILE):
-        members.setdefault(row["shard"], []).append(IndexRow(**row))
+    try:
+        for row in _read_rows(folder / INDEX_FILE):
+            members.setdefault(row["shard"], []).append(_index_row(row))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DatasetError(
+            f"{folder / INDEX_FILE} is not an index of shards: {error}", "Build it again."
+        ) from error
     return {shard: tuple(rows) for shard, rows in members.items()}
+
+
+def _index_row(row: Mapping[str, Any]) -> IndexRow:
+    offset, size = int(row["offset"]), int(row["size"])
+    if not (0 <= offset < 2**62 and 0 <= size < 2**62):
+        raise ValueError(f"offset {offset}, size {size}")
+    return IndexRow(
+        shard=str(row["shard"]), key=str(row["key"]), suffix=str(row["suffix"]), offset=offset, size=size
+    )
 
 
 def write_parquet(path: Path, table: object) -> None:

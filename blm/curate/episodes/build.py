@@ -89,6 +89,8 @@ def _build(config: SplitsConfig, engine: Engine, progress: Progress) -> BuildSum
     notes = picture_notes(folder.staging, packed.shards) | _unpacked(segments, packed.unreadable)
     checked = with_unpacked(checked, notes, config.thresholds, config.checks)
     segments = [segment for segment in segments if segment.key not in packed.unreadable]
+    if not segments:
+        raise _nothing_left(len(checked.dropped), checked.dropped)
     manifest = _manifest(config, datasets, segments, checked.dropped, packed, fingerprint)
 
     rows = [shard.row for shard in packed.shards]
@@ -139,13 +141,17 @@ def _checked(datasets: Mapping[str, DatasetIndex], config: SplitsConfig) -> tupl
     episodes = pa.concat_tables([one.episodes for one in datasets.values()], promote_options="default")
     checked = check_episodes(episodes, config.thresholds, config.trim_idle, config.checks)
     if not len(checked.kept):
-        reasons = Counter(checked.dropped["reason"].to_pylist())
-        listed = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
-        raise DatasetError(
-            f"no episode is left of {len(episodes)} (dropped: {listed or 'none'}).",
-            "Record more, or loosen `thresholds` in splits.yaml.",
-        )
+        raise _nothing_left(len(episodes), checked.dropped)
     return assign_splits(checked.kept, config), checked
+
+
+def _nothing_left(episodes: int, dropped: pa.Table) -> DatasetError:
+    reasons = Counter(dropped["reason"].to_pylist())
+    listed = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+    return DatasetError(
+        f"no episode is left of {episodes} (dropped: {listed or 'none'}).",
+        "Record more, or loosen `thresholds` in splits.yaml.",
+    )
 
 
 def _unpacked(segments: Sequence[Segment], notes: Mapping[str, str]) -> dict[tuple[str, int], str]:

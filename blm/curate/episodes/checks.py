@@ -19,7 +19,7 @@ from blm.curate.episodes.facts import MOTION_WINDOW_S
 from blm.curate.episodes.measures import MEASURES, Measure
 from blm.curate.episodes.near_duplicates import find_near_duplicates
 from blm.curate.episodes.pictures import PictureFinding, read_picture_note
-from blm.curate.episodes.reasons import REASONS, Reason, Rule
+from blm.curate.episodes.reasons import ALWAYS_DROPPED, REASONS, Reason, Rule
 from blm.curate.episodes.thresholds import CheckSetting, Thresholds, resolve_rules
 
 __all__ = ["DROPPED_SCHEMA", "FINDINGS_SCHEMA", "REASONS", "Checked", "check_episodes", "with_unpacked"]
@@ -144,7 +144,7 @@ def _as_findings(note: str, rules: Mapping[Reason, Rule]) -> list[dict[str, Any]
     return [
         {
             "reason": one.reason,
-            "severity": rules[one.reason].severity,
+            "severity": "drop" if one.reason in ALWAYS_DROPPED else rules[one.reason].severity,
             "value": one.value,
             "threshold": rules[one.reason].threshold,
             "unit": rules[one.reason].unit,

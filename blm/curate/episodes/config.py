@@ -16,6 +16,8 @@ from blm.curate.episodes.thresholds import CheckSetting, Thresholds
 from blm.curate.shards import DEFAULT_SHARD_BYTES
 from blm.schemas.yaml_model import FrozenModel, read_yaml, validate
 
+_WITHOUT_EFFECT = {"output", "workers", "memory", "engine", "ray_address", "follow_links", "overwrite"}
+
 
 class FeatureNames(FrozenModel):
     """What is what in a dataset, where names alone do not tell or tell something else."""
@@ -92,6 +94,9 @@ class SplitsConfig(FrozenModel):
     ray_address: str | None = Field(
         default=None, description="cluster for the engine 'ray'; default: RAY_ADDRESS, else one started here"
     )
+    follow_links: bool = Field(
+        default=False, description="links in datasets may lead out of them; no effect on the result"
+    )
     overwrite: bool = Field(default=False, description="replace another build in the output folder")
 
     @field_validator("datasets", mode="before")
@@ -129,9 +134,7 @@ class SplitsConfig(FrozenModel):
 
     def build_settings(self) -> dict[str, Any]:
         """What decides the build's content, JSON-ready: nothing about where or how it runs."""
-        return self.model_dump(
-            mode="json", exclude={"output", "workers", "memory", "engine", "ray_address", "overwrite"}
-        )
+        return self.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
 
 
 def read_splits_config(path: Path, **changes: Any) -> SplitsConfig:

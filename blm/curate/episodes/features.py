@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import pyarrow as pa
 
+from blm.curate.episodes.boundaries import MAX_VECTOR_LENGTH
 from blm.curate.episodes.config import DatasetSource
 from blm.curate.episodes.frame_batches import Resources
 from blm.curate.episodes.frames import Columns, time_column
@@ -142,6 +143,11 @@ def _vector(
     else:
         which = f"several may be the {what} ({', '.join(ending)})" if ending else f"none is called '{usual}'"
         _ask(root, f"it does not say which feature is the {what}: {which}", what, lengths)
+    if lengths[feature] > MAX_VECTOR_LENGTH:
+        raise DatasetError(
+            f"{root}: '{feature}' has {lengths[feature]} values a frame; at most {MAX_VECTOR_LENGTH} are read.",
+            f"Choose another {what} in splits.yaml under this dataset: `features: {{{what}: …}}`.",
+        )
     return _Vector(feature, lengths[feature], _spelt(info, feature, lengths[feature]), reason)
 
 

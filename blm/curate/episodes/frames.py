@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from blm.schemas.episode import ACTION, MONOTONIC_TIME, STATE, SUBTASK_INDEX, SUCCESS
+from blm.schemas.printable import printable
 
 TIMESTAMP = "timestamp"
 """LeRobot's own time of a frame in its episode, seconds."""
@@ -84,7 +87,7 @@ def read_frames(path: Path, columns: Columns) -> Frames:
             raise FramesError(f"{path} lacks the columns {', '.join(sorted(missing))}")
         return frames_of_table(table, columns)
     except (OSError, pa.ArrowException, ValueError) as error:
-        raise FramesError(f"{path} is not readable: {error}") from error
+        raise FramesError(f"{path} is not readable: {printable(str(error), 200)}") from error
 
 
 def column_names(columns: Columns) -> list[str]:
@@ -96,6 +99,11 @@ def column_names(columns: Columns) -> list[str]:
     return names
 
 
+def values_per_row(columns: Columns, features: Mapping[str, Any]) -> dict[str, int]:
+    """The columns of a data file that make up `Frames`, with the values that a row has by `info.json`."""
+    return {name: prod(features.get(name, {}).get("shape", ())) for name in column_names(columns)}
+
+
 def frames_of_table(table: pa.Table, columns: Columns) -> Frames:
     """Frames of a table with the columns `column_names`, ordered by episode and frame.
 
@@ -104,13 +112,11 @@ def frames_of_table(table: pa.Table, columns: Columns) -> Frames:
     """
     return _ordered(
         Frames(
-            episode=_scalars(table, "episode_index").astype(np.int64, copy=False),
-            frame=_scalars(table, "frame_index").astype(np.int64, copy=False),
+            episode=_whole(table, "episode_index"),
+            frame=_whole(table, "frame_index"),
             state=_vectors(table, columns.state_feature, columns.state),
             action=_vectors(table, columns.action_feature, columns.action),
-            subtask=_scalars(table, SUBTASK_INDEX).astype(np.int64, copy=False)
-            if columns.subtask
-            else np.zeros(len(table), np.int64),
+            subtask=_whole(table, SUBTASK_INDEX) if columns.subtask else np.zeros(len(table), np.int64),
             success=_scalars(table, SUCCESS).astype(bool) if columns.success else None,
             time=_scalars(table, columns.time).astype(np.float64) if columns.time else None,
         )
@@ -172,7 +178,18 @@ def _ordered(frames: Frames) -> Frames:
 
 def _scalars(table: pa.Table, name: str) -> np.ndarray:
     """A column of numbers, also where it is stored as lists of one."""
-    return _numpy(_flat(table[name].combine_chunks()), name)
+    values = _numpy(_flat(table[name].combine_chunks()), name)
+    if len(values) != len(table):
+        raise ValueError(f"'{name}' has {len(values)} values in {len(table)} rows")
+    return values
+
+
+def _whole(table: pa.Table, name: str) -> np.ndarray:
+    values = _scalars(table, name)
+    whole = values.astype(np.int64, copy=False) if values.dtype.kind in "iub" else None
+    if whole is None or (values.dtype.kind == "u" and (whole < 0).any()):
+        raise ValueError(f"'{name}' holds {values.dtype}, not whole numbers of 64 bits")
+    return whole
 
 
 def _vectors(table: pa.Table, name: str, wanted: tuple[int, ...]) -> np.ndarray:
@@ -180,7 +197,7 @@ def _vectors(table: pa.Table, name: str, wanted: tuple[int, ...]) -> np.ndarray:
     if not len(table):
         return np.zeros((0, len(wanted)), np.float32)
     column = table[name].combine_chunks()
-    values = _numpy(_flat(column), name).astype(np.float32, copy=False)
+    values = _as_float32(_numpy(_flat(column), name))
     if len(values) % len(table) or not _all_of_length(column, len(values) // len(table)):
         raise ValueError(f"'{name}' has vectors of differing lengths")
     values = values.reshape(len(table), -1)
@@ -189,6 +206,12 @@ def _vectors(table: pa.Table, name: str, wanted: tuple[int, ...]) -> np.ndarray:
     if wanted == tuple(range(values.shape[1])):
         return values
     return np.ascontiguousarray(values[:, list(wanted)])
+
+
+def _as_float32(values: np.ndarray) -> np.ndarray:
+    """What is too large for it is infinite."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32, copy=False)
 
 
 def _all_of_length(column: pa.Array | pa.ChunkedArray, length: int) -> bool:
@@ -204,6 +227,8 @@ def _numpy(column: pa.Array, name: str) -> np.ndarray:
     """Absent numbers become NaN in a column of floats, and are an error elsewhere."""
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.uint8())
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        raise ValueError(f"'{name}' holds {column.type}, not numbers")
     if column.null_count:
         if not pa.types.is_floating(column.type):
             raise ValueError(f"'{name}' has absent values")
@@ -215,6 +240,8 @@ def _flat(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """The column's numbers one after the other, also where it is stored as lists."""
     if isinstance(column, pa.ChunkedArray):
         column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
     kind = column.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return pc.call_function("list_flatten", [column])

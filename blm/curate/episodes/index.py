@@ -7,6 +7,7 @@ comes from the axis names or from the dataset itself, the task from the wording 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +15,27 @@ from typing import Any
 
 import pyarrow as pa
 
+from blm.curate.episodes.boundaries import (
+    MAX_EPISODE_FRAMES,
+    MAX_NAME_LENGTH,
+    check_places,
+    table_problem,
+)
 from blm.curate.episodes.config import DatasetSource
 from blm.curate.episodes.facts import episode_facts
 from blm.curate.episodes.features import infer_features
 from blm.curate.episodes.frame_batches import DEFAULT_RESOURCES, Resources, read_batches
-from blm.curate.episodes.frames import Columns, Frames, no_frames
-from blm.curate.episodes.instructions import contradictions, normalised_instruction, task_of_instruction
+from blm.curate.episodes.frames import Columns, Frames, no_frames, values_per_row
+from blm.curate.episodes.instructions import (
+    MAX_INSTRUCTION_CHARACTERS,
+    contradictions,
+    normalised_instruction,
+    task_name,
+    task_of_instruction,
+)
 from blm.curate.episodes.lerobot_files import (
     CameraStream,
+    check_announced,
     file_digests,
     file_of_episode,
     fingerprint,
@@ -35,7 +49,14 @@ from blm.schemas.embodiment import Embodiment
 from blm.schemas.episode import (
     EPISODE_METADATA_PREFIX,
 )
-from blm.schemas.errors import ConfigError
+from blm.schemas.errors import ConfigError, DatasetError
+from blm.schemas.printable import plain_text
+
+_MORE_ROWS = 10_000
+"""A data file may hold so many rows more than ten times what its episodes announce."""
+
+_LONGEST_VIDEO_S = 1e7
+_LONGEST_NAME = 60
 
 _RECORDED_FACTS = ("embodiment", "task", "seed", "operator", "success")
 """Those of `EpisodeMetadata` that the index takes over where a dataset has them."""
@@ -78,21 +99,26 @@ def index_dataset(
     *,
     with_object_starts: bool = False,
     resources: Resources = DEFAULT_RESOURCES,
+    follow_links: bool = False,
 ) -> DatasetIndex:
     """Read a dataset's metadata and low-dimensional frames, and where objects start if that is asked for.
+
+    Links may lead out of the dataset if `follow_links`.
 
     Raises:
         DatasetError: the dataset as a whole cannot be used; names the file and the remedy.
         UnknownNameError: the source names an embodiment that does not exist.
     """
     root = source.path
+    check_places(root, follow_links)
     info = read_info(root)
     meta = read_episode_metadata(root)
+    check_announced(root, info, meta)
     features = infer_features(source, info, meta, cameras, resources)
     embodiment, columns, streams = features.embodiment, features.columns, features.cameras
     rate_hz = float(info["fps"])
     rows = [_episode_row(row, root, info, streams, source, embodiment) for row in meta.to_pylist()]
-    facts, unreadable = _all_facts(rows, columns, embodiment, rate_hz, idle_speed, resources)
+    facts, unreadable = _all_facts(rows, columns, embodiment, info, idle_speed, resources)
     if with_object_starts:
         _add_object_starts(rows, unreadable, info, meta)
     digests = file_digests(root)
@@ -126,6 +152,11 @@ def dataset_names(sources: Sequence[DatasetSource]) -> list[str]:
             _name_of_depth(source, depth) if names.count(name) > 1 else name
             for source, name in zip(sources, names, strict=True)
         ]
+    if long := [name for name in names if len(name) > _LONGEST_NAME]:
+        raise ConfigError(
+            f"'{long[0]}' is longer than the {_LONGEST_NAME} characters that a dataset's name may have.",
+            "Give it a shorter one: `{path: …, name: …}` under `datasets` in splits.yaml.",
+        )
     if len(set(names)) != len(names):
         repeated = next(name for name in names if names.count(name) > 1)
         raise ConfigError(f"two datasets are called '{repeated}'.", "Give each a name of its own.")
@@ -146,9 +177,10 @@ def _episode_row(
     embodiment: Embodiment,
 ) -> dict[str, Any]:
     recorded = {name: row.get(EPISODE_METADATA_PREFIX + name) for name in _RECORDED_FACTS}
-    recorded_instruction = (row.get("tasks") or [""])[0]
+    given = [text or "" for text in row.get("tasks") or [""]]
+    recorded_instruction = given[0][: MAX_INSTRUCTION_CHARACTERS + 1]
     instruction = normalised_instruction(recorded_instruction)
-    task = source.task or recorded["task"] or task_of_instruction(instruction, embodiment.name)
+    task = source.task or task_name(recorded["task"]) or task_of_instruction(instruction, embodiment.name)
     objects = row.get(EPISODE_METADATA_PREFIX + "objects")
     rate_hz = info["fps"]
     result: dict[str, Any] = {
@@ -157,53 +189,88 @@ def _episode_row(
         "task": task,
         "instruction": instruction,
         "recorded_instruction": recorded_instruction,
-        "instructions": len(set(map(normalised_instruction, row.get("tasks") or [""]))),
+        "instructions": len({normalised_instruction(text[: len(recorded_instruction)]) for text in given}),
         "contradictions": list(contradictions(instruction, task, objects, embodiment.name)),
         "success": {True: "yes", False: "no", None: "unknown"}[recorded["success"]],
         "seed": -1 if recorded["seed"] is None else recorded["seed"],
-        "operator": recorded["operator"] or "unknown",
-        "length": row["length"],
-        "data_file": file_of_episode(root, info["data_path"], row, "data"),
+        "operator": plain_text(recorded["operator"] or "unknown")[:MAX_NAME_LENGTH],
+        "length": _length(row["length"]),
+        **_data_file(root, info, row),
     }
-    missing, counts = [], [row["length"]]
+    missing, counts = [], [result["length"]]
     for stream in streams:
         prefix = f"videos/{stream.feature}"
         from_s, to_s = row.get(f"{prefix}/from_timestamp"), row.get(f"{prefix}/to_timestamp")
-        if from_s is None or to_s is None:
+        file = _video_file(root, info, row, stream)
+        if file is None or not (_is_time(from_s) and _is_time(to_s)):
             missing.append(stream.name)
             continue
-        file = file_of_episode(root, info["video_path"], row, prefix, video_key=stream.feature)
         counts.append(round((to_s - from_s) * rate_hz))
-        if not Path(file).is_file():
-            missing.append(stream.name)
         result[f"video/{stream.name}"] = {"file": file, "from_s": from_s}
     result["missing_videos"] = missing
-    result["video_frames"] = max(counts, key=lambda count: abs(count - row["length"]))
+    result["video_frames"] = max(counts, key=lambda count: abs(count - result["length"]))
     return result
+
+
+def _data_file(root: Path, info: dict[str, Any], row: dict[str, Any]) -> dict[str, str]:
+    """`data_file`, or why there is none."""
+    try:
+        return {"data_file": file_of_episode(root, info["data_path"], row, "data")}
+    except DatasetError as error:
+        return {"data_file": "", "unreadable": error.message}
+
+
+def _video_file(root: Path, info: dict[str, Any], row: dict[str, Any], stream: CameraStream) -> str | None:
+    prefix = f"videos/{stream.feature}"
+    try:
+        file = file_of_episode(root, info["video_path"], row, prefix, video_key=stream.feature)
+        return file if Path(file).is_file() else None
+    except (DatasetError, KeyError, OSError):
+        return None
+
+
+def _length(told: int | None) -> int:
+    """-1, which no episode has, for what is not a number of frames."""
+    return told if told is not None and 0 <= told <= MAX_EPISODE_FRAMES else -1
+
+
+def _is_time(seconds: float | None) -> bool:
+    return seconds is not None and 0 <= seconds <= _LONGEST_VIDEO_S
 
 
 def _all_facts(
     rows: list[dict[str, Any]],
     columns: Columns,
     embodiment: Embodiment,
-    rate_hz: float,
+    info: dict[str, Any],
     idle_speed: float,
     resources: Resources,
 ) -> tuple[pa.Table, dict[str, str]]:
     """Facts of every episode that can be read, in one table; and the files that cannot, with why."""
+    rate_hz = float(info["fps"])
 
     def facts_of(batches: Iterator[Frames]) -> pa.Table:
         parts = [episode_facts(frames, embodiment, rate_hz, idle_speed) for frames in batches]
         return pa.concat_tables(parts or [episode_facts(no_frames(columns), embodiment, rate_hz, idle_speed)])
 
-    files = sorted({row["data_file"] for row in rows})
-    return read_batches(files, columns, resources, facts_of)
+    announced: Counter[str] = Counter()
+    for row in rows:
+        if row["data_file"]:
+            announced[row["data_file"]] += max(0, row["length"])
+    most = values_per_row(columns, info["features"])
+    refused = {
+        file: why
+        for file, frames in announced.items()
+        if (why := table_problem(Path(file), _MORE_ROWS + 10 * frames, most))
+    }
+    facts, unreadable = read_batches(sorted(set(announced) - set(refused)), columns, resources, facts_of)
+    return facts, unreadable | refused
 
 
 def _add_object_starts(
     rows: list[dict[str, Any]], unreadable: Mapping[str, str], info: dict[str, Any], meta: pa.Table
 ) -> None:
-    files = {row["data_file"] for row in rows} - set(unreadable)
+    files = {row["data_file"] for row in rows} - set(unreadable) - {""}
     starts = object_starts(sorted(files), info, meta.to_pylist())
     for row in rows:
         row["object_starts"] = starts.get(row["episode"])
@@ -229,7 +296,8 @@ def _episode_table(
         *((f"video/{stream.name}", video) for stream in streams),
     ]
     for row in rows:
-        row |= {"dataset": name, "rate_hz": rate_hz, "unreadable": unreadable.get(row["data_file"])}
+        row |= {"dataset": name, "rate_hz": rate_hz}
+        row.setdefault("unreadable", unreadable.get(row["data_file"]))
     told = pa.Table.from_pylist(rows, schema=pa.schema(fields))
     return _with_success_of_frames(_joined(told, facts))
 

@@ -60,6 +60,7 @@ class _IndexDatasets:
                 self.config.cameras,
                 with_object_starts=regions,
                 resources=self.config.resources,
+                follow_links=self.config.follow_links,
             )
             for row in rows.to_pylist()
         ]

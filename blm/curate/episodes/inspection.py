@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from blm.curate.episodes.boundaries import check_places
 from blm.curate.episodes.config import SplitsConfig
 from blm.curate.episodes.features import Features, Inferred, infer_features
 from blm.curate.episodes.inputs import named_sources
@@ -43,6 +44,7 @@ def inspect_datasets(config: SplitsConfig, progress: Progress | None = None) -> 
     config = locate_datasets(config, progress or silent)
     found = []
     for name, source in named_sources(config).items():
+        check_places(source.path, config.follow_links)
         info, meta = read_info(source.path), read_episode_metadata(source.path)
         features = infer_features(source, info, meta, config.cameras, config.resources)
         wordings = Counter(wording for tasks in meta["tasks"].to_pylist() for wording in tasks or [""])
@@ -51,7 +53,7 @@ def inspect_datasets(config: SplitsConfig, progress: Progress | None = None) -> 
                 name=name,
                 path=source.path,
                 episodes=len(meta),
-                frames=sum(meta["length"].to_pylist()),
+                frames=sum(length or 0 for length in meta["length"].to_pylist()),
                 tasks=dict(wordings.most_common()),
                 found=features.found,
                 override=_as_yaml(source.path, features),

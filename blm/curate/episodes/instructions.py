@@ -8,7 +8,11 @@ import unicodedata
 from collections.abc import Sequence
 from functools import cache
 
+from blm.schemas.printable import plain_text
 from blm.schemas.task import load_task, task_names
+
+MAX_INSTRUCTION_CHARACTERS = 2_000
+"""Of an instruction; longer ones are cut, and their episodes dropped."""
 
 _COLOURS = "red|green|blue|yellow|orange|purple|pink|cyan|brown|black|white|grey|gray"
 _THINGS = "cube|block|box|ball|sphere|peg|bin|tray|cylinder"
@@ -17,14 +21,24 @@ _SAME_COLOUR = {"gray": "grey"}
 
 
 def normalised_instruction(text: str) -> str:
-    """One text for all spellings: single blanks, lower case, no final full stop, composed Unicode characters."""
-    plain = " ".join(unicodedata.normalize("NFC", text).split()).lower()
+    """One text for all spellings: single blanks, lower case, no final full stop, composed Unicode characters.
+
+    Control characters are blanks.
+    """
+    plain = " ".join(plain_text(unicodedata.normalize("NFC", text)).split()).lower()
     return plain.rstrip(".").rstrip() if not plain.endswith("...") else plain
 
 
 def slug(text: str) -> str:
     """Letters and digits, joined by hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def task_name(recorded: str | None) -> str:
+    """A recorded name of a task, as it may stand in tables and file names; '' where there is none."""
+    if not recorded or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}", recorded):
+        return recorded or ""
+    return slug(recorded)[:60].strip("-")
 
 
 def task_of_instruction(instruction: str, embodiment: str) -> str:
@@ -55,7 +69,7 @@ def _colours(objects: str | None) -> set[str]:
     try:
         listed = json.loads(objects or "[]")
         names = [str(thing["colour_name"]).lower() for thing in listed]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return set()
     return {_one_colour(name) for name in names}
 

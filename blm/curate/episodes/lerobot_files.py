@@ -3,23 +3,50 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from blm.curate.episodes.boundaries import (
+    MAX_EPISODES,
+    MAX_FEATURES,
+    MAX_NAME_LENGTH,
+    MAX_RATE_HZ,
+    MAX_SUBTASKS,
+    MAX_TEMPLATE_LENGTH,
+    check_template,
+    is_plain_name,
+    read_json,
+    table_problem,
+)
+from blm.curate.episodes.frame_batches import parquet_list
 from blm.curate.shards import file_sha256
-from blm.schemas.episode import IMAGE_PREFIX, SUBTASKS_FILE
+from blm.schemas.episode import EPISODE_METADATA_PREFIX, IMAGE_PREFIX, SUBTASKS_FILE, EpisodeMetadata
 from blm.schemas.errors import DatasetError
+from blm.schemas.printable import plain_text, printable
 
 SUPPORTED_VERSION = "v3."
+INFO_FILE = "meta/info.json"
+
+_PLACES = ("chunk_index", "file_index")
+_METADATA_TYPES = {
+    "episode_index": "bigint",
+    "length": "bigint",
+    "tasks": "varchar[]",
+    "data/chunk_index": "bigint",
+    "data/file_index": "bigint",
+}
+_SQL_TYPES = {"int": "bigint", "float": "double", "bool": "boolean"}
+_RECORDED_TYPES = {one.name: _SQL_TYPES.get(str(one.type), "varchar") for one in fields(EpisodeMetadata)}
 
 
 @dataclass(frozen=True)
@@ -33,44 +60,66 @@ class CameraStream:
 
 
 def read_info(root: Path) -> dict[str, Any]:
-    """`meta/info.json`, with a supported version, a rate, and descriptions of features.
+    """`meta/info.json`, with a supported version, a rate, path templates, and descriptions of features.
 
     Raises:
-        DatasetError: the file is missing, broken, or of another version.
+        DatasetError: the file is missing, broken, of another version, or claims what cannot be.
     """
-    path = root / "meta/info.json"
-    if not path.is_file():
-        raise DatasetError(f"{path} does not exist.", "Give the root folder of a LeRobot v3 dataset.")
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-        version, rate, features = info["codebase_version"], info["fps"], info["features"]
-        strange = [name for name, feature in features.items() if not _described(feature)]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DatasetError(
-            f"{path} is not readable or lacks {error}.", "Restore the file, or record again."
-        ) from error
-    if strange:
-        raise DatasetError(
-            f"{path}: feature '{strange[0]}' has no type and shape that make sense.", "Mend the file."
-        )
+    path = root / INFO_FILE
+    info = read_json(path)
+    if absent := [key for key in ("codebase_version", "fps", "features", "data_path") if key not in info]:
+        raise DatasetError(f"{path} lacks '{absent[0]}'.", "Restore the file, or record again.")
+    version, rate = info["codebase_version"], info["fps"]
     if not str(version).startswith(SUPPORTED_VERSION):
         raise DatasetError(
-            f"{path}: LeRobot dataset version {version}; blm reads {SUPPORTED_VERSION}x.",
+            f"{path}: LeRobot dataset version {printable(str(version), 80)}; blm reads {SUPPORTED_VERSION}x.",
             "Convert it with: python -m lerobot.scripts.convert_dataset_v21_to_v30",
         )
-    if not isinstance(rate, int | float) or rate <= 0:
-        raise DatasetError(f"{path}: fps is {rate!r}, which is not a rate in hertz.", "Mend the file.")
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= MAX_RATE_HZ:
+        raise DatasetError(
+            f"{path}: fps is {printable(repr(rate), 80)}, which is not a rate within 0..{MAX_RATE_HZ:g} Hz.",
+            "Mend the file.",
+        )
+    check_features(path, info["features"])
+    for key in ("data_path", "video_path"):
+        allowed = _PLACES if key == "data_path" else (*_PLACES, "video_key")
+        if info.get(key) is not None and (why := check_template(info[key], allowed)):
+            raise DatasetError(f"{path}: '{key}' {printable(why, 200)}.", "Mend the file.")
     return info
 
 
-def _described(feature: Mapping[str, Any]) -> bool:
+def check_features(path: Path, features: Any) -> None:
+    """Refuse descriptions of features that make no sense or could lead elsewhere; `path` is where they stand.
+
+    Raises:
+        DatasetError: names the feature.
+    """
+    if not isinstance(features, dict) or len(features) > MAX_FEATURES:
+        raise DatasetError(
+            f"{path}: 'features' is no list of at most {MAX_FEATURES} features.", "Mend the file."
+        )
+    for name, feature in features.items():
+        if not is_plain_name(name):
+            raise DatasetError(
+                f"{path}: a feature cannot be called '{printable(name, 80)}'.",
+                "Rename it, without slashes, quotes and control characters.",
+            )
+        if not _described(feature):
+            raise DatasetError(
+                f"{path}: feature '{name}' has no type and shape that make sense.", "Mend the file."
+            )
+
+
+def _described(feature: Any) -> bool:
     """Whether a type and a shape are given, of images with three dimensions."""
-    shape, names = feature["shape"], feature.get("names")
+    if not isinstance(feature, dict):
+        return False
+    kind, shape, names = feature.get("dtype"), feature.get("shape"), feature.get("names")
     return (
-        isinstance(feature["dtype"], str)
+        isinstance(kind, str)
         and isinstance(shape, list)
-        and all(isinstance(size, int) and 0 < size < 2**31 for size in shape)
-        and (feature["dtype"] not in ("video", "image") or len(shape) == 3)
+        and all(type(size) is int and 0 < size < 2**31 for size in shape)
+        and (kind not in ("video", "image") or len(shape) == 3)
         and (names is None or isinstance(names, list | dict))
     )
 
@@ -78,25 +127,84 @@ def _described(feature: Mapping[str, Any]) -> bool:
 def read_episode_metadata(root: Path) -> pa.Table:
     """`meta/episodes` without its statistics: one row per episode, in their order.
 
+    Columns that a build uses have the type it expects; what cannot be brought into it is null.
+
     Raises:
-        DatasetError: there is none, or it is not readable.
+        DatasetError: there is none, it is not readable, or its episodes' numbers are not usable.
     """
-    files = sorted(str(path) for path in root.glob("meta/episodes/*/*.parquet"))
+    folder = root / "meta/episodes"
+    files = sorted(path for path in root.glob("meta/episodes/*/*.parquet"))
     if not files:
         raise DatasetError(
-            f"{root / 'meta/episodes'} holds no Parquet file.",
+            f"{folder} holds no Parquet file.",
             "The recording was probably cut off before it was finished; recover or record it again.",
         )
+    if why := next((why for file in files if (why := _metadata_problem(file))), None):
+        raise DatasetError(f"{folder} is not readable: {why}.", "Restore it from a copy, or record again.")
     try:
         with duckdb.connect(config={"threads": 1}) as connection:
-            relation = connection.read_parquet(files, union_by_name=True, hive_partitioning=False)
-            wanted = [name for name in relation.columns if not name.startswith("stats/")]
-            quoted = ", ".join(f'"{name}"' for name in wanted)
-            return relation.select(quoted).order("episode_index").to_arrow_table()
+            names = parquet_list([str(file) for file in files])
+            relation = connection.read_parquet(names, union_by_name=True, hive_partitioning=False)
+            wanted = [_typed(name) for name in relation.columns if _is_used(name)]
+            selected = relation.select(", ".join(wanted)).limit(MAX_EPISODES)
+            table = selected.order("episode_index").to_arrow_table()
     except duckdb.Error as error:
         raise DatasetError(
-            f"{root / 'meta/episodes'} is not readable: {error}", "Restore it from a copy, or record again."
+            f"{folder} is not readable: {printable(str(error), 400)}",
+            "Restore it from a copy, or record again.",
         ) from error
+    _check_episodes(folder, table)
+    return table
+
+
+def _metadata_problem(file: Path) -> str | None:
+    """By its footer; tasks are lists, and texts may be long."""
+    values = dict.fromkeys(("episode_index", "length", "data/chunk_index", "data/file_index"), 1)
+    return table_problem(file, MAX_EPISODES, {**values, "tasks": 1000})
+
+
+def _is_used(name: str) -> bool:
+    return name in _METADATA_TYPES or name.startswith(("videos/", EPISODE_METADATA_PREFIX))
+
+
+def _typed(name: str) -> str:
+    """SQL for a column of `meta/episodes` in the type a build expects."""
+    ending = name.rsplit("/", 1)[-1]
+    kind = _METADATA_TYPES.get(name)
+    if kind is None and name.startswith("videos/"):
+        kind = {"chunk_index": "bigint", "file_index": "bigint"}.get(ending, "double")
+    kind = kind or _RECORDED_TYPES.get(ending, "varchar")
+    quoted = '"' + name.replace('"', '""') + '"'
+    return f"try_cast({quoted} as {kind}) as {quoted}"
+
+
+def _check_episodes(folder: Path, table: pa.Table) -> None:
+    if absent := [name for name in _METADATA_TYPES if name not in table.column_names]:
+        raise DatasetError(
+            f"{folder} has no column '{absent[0]}'.", "Restore it from a copy, or record again."
+        )
+    numbers = table["episode_index"]
+    if numbers.null_count or (len(numbers) and pc.min(numbers).as_py() < 0):  # type: ignore[attr-defined]
+        raise DatasetError(f"{folder}: episodes without a number.", "Restore it from a copy.")
+    repeated = [one for one, count in Counter(numbers.to_pylist()).items() if count > 1]
+    if repeated:
+        raise DatasetError(f"{folder}: episode {repeated[0]} comes twice.", "Remove one of them.")
+
+
+def check_announced(root: Path, info: Mapping[str, Any], meta: pa.Table) -> None:
+    """Refuse a dataset whose `info.json` announces other numbers of episodes or frames than its metadata hold.
+
+    Raises:
+        DatasetError: names both numbers.
+    """
+    lengths = [length for length in meta["length"].to_pylist() if length is not None]
+    for key, found in (("total_episodes", len(meta)), ("total_frames", sum(lengths))):
+        told = info.get(key)
+        if told is not None and (isinstance(told, bool) or told != found):
+            raise DatasetError(
+                f"{root / INFO_FILE} announces {key} {printable(repr(told), 40)}, meta/episodes holds {found}.",
+                "A file of meta/episodes may be missing: restore it; else correct the number.",
+            )
 
 
 def feature_names(info: dict[str, Any], feature: str) -> list[str]:
@@ -152,14 +260,15 @@ def _camera_stream(root: Path, name: str, key: str, images: dict[str, Any]) -> C
         raise DatasetError(
             f"{root}: camera '{name}' is stored as single images.", "Convert the dataset to video first."
         )
-    if not re.fullmatch(r"[a-z0-9_]+", name) or name in ("state", "action", "subtask"):
+    if not re.fullmatch(r"[a-z0-9_]{1,40}", name) or name in ("state", "action", "subtask"):
         raise DatasetError(
             f"{root}: a camera cannot be called '{name}'.",
             "Name it in splits.yaml under this dataset, `features: {cameras: {NAME: FEATURE}}`, in lower-case letters, "
             "digits and '_'.",
         )
     height, width = feature["shape"][:2]
-    if feature.get("names") and feature["names"][0] in ("channels", "channel"):
+    names = feature.get("names")
+    if isinstance(names, list) and names and names[0] in ("channels", "channel"):
         height, width = feature["shape"][1:]
     return CameraStream(name, key, width, height)
 
@@ -168,32 +277,26 @@ def file_of_episode(root: Path, template: str, row: dict[str, Any], prefix: str,
     """The file that an episode lies in, by a path template of `info.json` and the numbers in its metadata.
 
     Raises:
-        DatasetError: the metadata do not say, or the template leads out of the dataset.
+        DatasetError: the metadata do not say.
     """
     try:
         chunk, file = (int(row[f"{prefix}/{name}"]) for name in ("chunk_index", "file_index"))
         return _place(root, template, chunk, file, tuple(more.items()))
     except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise DatasetError(
-            f"{root}: episode {row.get('episode_index')} does not say in which file it lies ({error}).",
+            f"{root}: episode {row.get('episode_index')} does not say in which file it lies "
+            f"({printable(str(error), 200)}).",
             "Restore meta/episodes and meta/info.json, or record again.",
         ) from error
 
 
 @lru_cache(maxsize=4096)
 def _place(root: Path, template: str, chunk: int, file: int, more: tuple[tuple[str, str], ...]) -> str:
-    """Asked for once per episode, and many episodes share a file."""
-    path = root / template.format(chunk_index=chunk, file_index=file, **dict(more))
-    plain = path.name != ".." and not path.is_symlink()
-    place = _resolved(path.parent) / path.name if plain else path.resolve()
-    if not place.is_relative_to(_resolved(root)):
-        raise DatasetError(f"{root}: meta/info.json points outside the dataset, to {path}.", "Mend the file.")
-    return str(path)
-
-
-@lru_cache(maxsize=4096)
-def _resolved(folder: Path) -> Path:
-    return folder.resolve()
+    """Asked for once per episode, and many episodes share a file. `read_info` and `check_places` keep it inside."""
+    place = Path(template.format(chunk_index=chunk, file_index=file, **dict(more)))
+    if place.is_absolute() or ".." in place.parts or len(str(place)) > MAX_TEMPLATE_LENGTH:
+        raise ValueError(f"'{place}' leads out of it")
+    return str(root / place)
 
 
 def read_subtasks(root: Path) -> tuple[str, ...]:
@@ -205,11 +308,16 @@ def read_subtasks(root: Path) -> tuple[str, ...]:
     path = root / SUBTASKS_FILE
     if not path.is_file():
         return ("",)
+    remedy = "Restore it from a copy, or remove it."
+    if why := table_problem(path, MAX_SUBTASKS, {"subtask_index": 1, "subtask": 100}):
+        raise DatasetError(why, remedy)
     try:
         rows = pq.read_table(path, columns=["subtask_index", "subtask"]).to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise DatasetError(f"{path} is not readable: {error}", "Restore it from a copy.") from error
-    names = {row["subtask_index"]: row["subtask"] for row in rows}
+        names = {int(row["subtask_index"]): plain_text(str(row["subtask"]))[:MAX_NAME_LENGTH] for row in rows}
+        if names and not 0 <= min(names) <= max(names) < MAX_SUBTASKS:
+            raise ValueError(f"indices lie within {min(names)}..{max(names)}")
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DatasetError(f"{path} is not readable: {printable(str(error), 200)}", remedy) from error
     return tuple(names.get(index, "") for index in range(max(names, default=0) + 1))
 
 
@@ -224,7 +332,15 @@ def file_digests(root: Path) -> dict[str, str]:
         "videos/**/*",
     )
     files = sorted(path for pattern in patterns for path in root.glob(pattern) if path.is_file())
-    return {path.relative_to(root).as_posix(): file_sha256(path) for path in files}
+    digests = {}
+    for path in files:
+        try:
+            digests[path.relative_to(root).as_posix()] = file_sha256(path)
+        except OSError as error:
+            raise DatasetError(
+                f"{path} cannot be read: {error.strerror}.", "Mend its permissions."
+            ) from error
+    return digests
 
 
 def fingerprint(digests: Mapping[str, str]) -> str:

@@ -7,15 +7,16 @@ next build; inputs are never written to.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from blm.curate.episodes.boundaries import check_places, read_json
 from blm.curate.episodes.config import DatasetSource, SplitsConfig
 from blm.curate.episodes.convert import CONVERTED_VERSION, convert_dataset
+from blm.curate.episodes.lerobot_files import check_features
 from blm.curate.shards import file_sha256
 from blm.schemas.errors import ConfigError, DatasetError
 from blm.schemas.progress import Progress
@@ -37,7 +38,7 @@ def locate_datasets(config: SplitsConfig, progress: Progress) -> SplitsConfig:
     for number, source in enumerate(config.datasets):
         progress("finding datasets", number, len(config.datasets), str(source.path))
         for one in _local(source, cache, config.output):
-            found.append(_as_v3(one, cache))
+            found.append(_as_v3(one, cache, config.follow_links))
     progress("finding datasets", len(config.datasets), len(config.datasets))
     return config.model_copy(update={"datasets": tuple(found)})
 
@@ -83,9 +84,11 @@ def _below(source: DatasetSource, output: Path) -> Iterator[DatasetSource]:
     yield from (source.model_copy(update={"path": root}) for root in sorted(roots))
 
 
-def _as_v3(source: DatasetSource, cache: Path) -> DatasetSource:
+def _as_v3(source: DatasetSource, cache: Path, follow_links: bool) -> DatasetSource:
     if _version(source.path) != CONVERTED_VERSION:
         return source
+    check_places(source.path, follow_links)
+    check_features(source.path / _INFO, read_json(source.path / _INFO).get("features"))
     name = source.name or source.path.resolve().name
     target = cache / CONVERTED_VERSION / f"{name}-{_digest(source.path)[:16]}"
     if not target.is_dir():
@@ -99,8 +102,8 @@ def _as_v3(source: DatasetSource, cache: Path) -> DatasetSource:
 def _version(root: Path) -> str | None:
     """Of the dataset's format; None where that cannot be read, which is found out again when it is indexed."""
     try:
-        return str(json.loads((root / _INFO).read_text(encoding="utf-8"))["codebase_version"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(read_json(root / _INFO)["codebase_version"])
+    except (DatasetError, KeyError):
         return None
 
 

@@ -82,6 +82,11 @@ def empty_instructions() -> Measure:
     return Measure("(instruction = '')::int")
 
 
+def instruction_characters() -> Measure:
+    """As recorded; the index cuts longer ones just above the limit."""
+    return Measure("length(recorded_instruction)")
+
+
 def mismatched_instructions() -> Measure:
     return Measure("len(contradictions)", "array_to_string(contradictions, '; ')")
 
@@ -148,6 +153,7 @@ MEASURES: Mapping[Reason, Measure] = {
     "too_short": kept_duration_s(),
     "too_long": duration_of_median(),
     "empty_instruction": empty_instructions(),
+    "overlong_instruction": instruction_characters(),
     "mismatched_instruction": mismatched_instructions(),
     "several_instructions": instructions_in_one_episode(),
     "instruction_variant": spelling_variants(),

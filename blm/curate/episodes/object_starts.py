@@ -40,7 +40,10 @@ def object_starts(
     for row in episodes:
         objects, state = row.get(EPISODE_METADATA_PREFIX + "objects"), state_of.get(row["episode_index"])
         if objects and state is not None:
-            starts[row["episode_index"]] = _starts(json.loads(objects), names, state)
+            try:
+                starts[row["episode_index"]] = _starts(json.loads(objects), names, state)
+            except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+                continue  # as if it were not recorded
     return starts
 
 

@@ -25,6 +25,7 @@ Reason = Literal[
     "too_short",
     "too_long",
     "empty_instruction",
+    "overlong_instruction",
     "mismatched_instruction",
     "several_instructions",
     "instruction_variant",
@@ -44,6 +45,9 @@ Reason = Literal[
     "frozen_frames",
     "blurred_frames",
 ]
+
+ALWAYS_DROPPED: tuple[Reason, ...] = ("unreadable_data", "missing_video", "unreadable_video")
+"""There is nothing to keep, whatever a configuration says."""
 
 REASONS: tuple[Reason, ...] = get_args(Reason)
 """Every reason there is, in the order in which an episode is judged."""
@@ -111,6 +115,9 @@ RULES: dict[Reason, Rule] = {
     ),
     "empty_instruction": Rule(
         "drop", "above", 0, "texts", "it has no instruction", "Write the task's text into meta/tasks.parquet."
+    ),
+    "overlong_instruction": Rule(
+        "drop", "above", 2000, "characters", "its instruction is no instruction", "Correct the task's text."
     ),
     "mismatched_instruction": Rule(
         "drop",

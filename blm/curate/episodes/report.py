@@ -61,13 +61,17 @@ def _tool_positions(segments: Sequence[Segment]) -> np.ndarray:
 
 
 def _recorded_positions(segment: Segment) -> np.ndarray | None:
-    file = pq.ParquetFile(segment.row["data_file"])
-    if EE_POSE not in file.schema_arrow.names:
-        return None
-    table = file.read(columns=["episode_index", EE_POSE])
-    mine = table["episode_index"].to_numpy() == segment.row["episode"]
-    poses = np.stack(table[EE_POSE].to_pylist()).astype(float)[mine]
-    return poses[segment.row["start"] : segment.row["stop"], :3]
+    try:
+        file = pq.ParquetFile(segment.row["data_file"])
+        if EE_POSE not in file.schema_arrow.names:
+            return None
+        table = file.read(columns=["episode_index", EE_POSE])
+        mine = table["episode_index"].to_numpy() == segment.row["episode"]
+        poses = np.stack(table[EE_POSE].to_pylist()).astype(float)[mine]
+        positions = poses[segment.row["start"] : segment.row["stop"], :3]
+    except (OSError, pa.ArrowException, ValueError, TypeError, IndexError):
+        return None  # no check looks at these, and nothing else needs them
+    return positions if positions.shape[1:] == (3,) and np.isfinite(positions).all() else None
 
 
 def _pictures(

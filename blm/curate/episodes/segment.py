@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from blm.curate.episodes.config import SplitsConfig
-from blm.curate.episodes.frames import Frames, read_frames
+from blm.curate.episodes.frames import Frames, FramesError, read_frames
 from blm.curate.episodes.index import DatasetIndex
 from blm.curate.episodes.pictures import (
     PictureFinding,
@@ -89,9 +89,21 @@ def frames_of_segment(segment: Segment) -> tuple[np.ndarray, np.ndarray]:
 
 
 def segment_arrays(segment: Segment) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """States (T, A) and actions (T, A), float32, axis units, and subtask indices (T,) into the dataset's table."""
-    frames: Frames = read_frames(Path(segment.row["data_file"]), segment.dataset.columns)
-    begin = frames.span(segment.row["episode"]).start
+    """States (T, A) and actions (T, A), float32, axis units, and subtask indices (T,) into the dataset's table.
+
+    Raises:
+        PicturesError: the data file does not hold the episode.
+    """
+    file, episode = Path(segment.row["data_file"]), segment.row["episode"]
+    try:
+        frames: Frames = read_frames(file, segment.dataset.columns)
+    except FramesError as error:  # the index was read by another library
+        raise PicturesError([PictureFinding("unreadable_data", 1.0, str(error))]) from error
+    span = frames.span(episode)
+    if span.stop - span.start != segment.row["rows"]:
+        note = f"{file} holds {span.stop - span.start} frames of it, the dataset {segment.row['rows']}"
+        raise PicturesError([PictureFinding("unreadable_data", 1.0, note)])
+    begin = span.start
     kept, sent = frames_of_segment(segment)
     return frames.state[begin + kept], frames.action[begin + sent], frames.subtask[begin + kept]
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from blm.curate.episodes.reasons import RULES, Reason, Rule, Severity
+from blm.curate.episodes.reasons import ALWAYS_DROPPED, RULES, Reason, Rule, Severity
+from blm.schemas.errors import ConfigError
 from blm.schemas.yaml_model import FrozenModel
 
 
@@ -50,7 +51,11 @@ class CheckSetting(FrozenModel):
 def resolve_rules(
     thresholds: Thresholds, checks: Mapping[Reason, CheckSetting] | None = None
 ) -> dict[Reason, Rule]:
-    """The rule of every reason: the default, changed by `thresholds`, changed by `checks`."""
+    """The rule of every reason: the default, changed by `thresholds`, changed by `checks`.
+
+    Raises:
+        ConfigError: an episode of which nothing can be read is to be kept.
+    """
     rules = dict(RULES)
     rules["too_short"] = replace(rules["too_short"], threshold=thresholds.min_duration_s)
     rules["too_long"] = replace(rules["too_long"], threshold=thresholds.max_duration_ratio)
@@ -58,5 +63,10 @@ def resolve_rules(
     if not thresholds.require_success:
         rules["not_successful"] = replace(rules["not_successful"], severity="off")
     for reason, setting in (checks or {}).items():
+        if reason in ALWAYS_DROPPED and setting.severity not in (None, "drop"):
+            raise ConfigError(
+                f"`checks`: {reason} cannot be '{setting.severity}': there is nothing to keep of such an episode.",
+                "Leave it at 'drop'.",
+            )
         rules[reason] = replace(rules[reason], **setting.model_dump(exclude_none=True))
     return rules

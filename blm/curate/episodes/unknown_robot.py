@@ -7,22 +7,29 @@ and training; to simulate or drive the robot, describe it in a YAML file.
 
 from __future__ import annotations
 
-import json
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import ValidationError
 
+from blm.curate.episodes.boundaries import MAX_NAME_LENGTH, read_json, table_problem
 from blm.curate.episodes.config import DatasetSource
 from blm.curate.episodes.frame_batches import Resources, read_batches
-from blm.curate.episodes.frames import Columns, Frames
+from blm.curate.episodes.frames import Columns, Frames, values_per_row
 from blm.curate.episodes.lerobot_files import CameraStream, file_of_episode
 from blm.schemas.embodiment import Axis, Camera, Embodiment, Gripper, embodiment_names
 from blm.schemas.errors import DatasetError
+from blm.schemas.printable import plain_text
 
 _GRIPPER = re.compile(r"gripper|jaw|finger|claw|hand_open")
+_LONGEST_NAME = 40
+_LARGEST = 1e9
+"""No axis has such a value, in whatever unit."""
 _UNLIMITED = 1e6
 """Limits in axis ranges per second, per second squared and per second cubed."""
 
@@ -49,12 +56,30 @@ def describe_robot(
     low, high = _ranges(source, info, meta, columns, resources)
     gripper = next((place for place, name in enumerate(axes) if _GRIPPER.search(name)), len(axes) - 1)
     shown = [
-        Camera(name=one.name, width=max(32, one.width), height=max(32, one.height), mount="unknown")
+        Camera(name=one.name, width=_side(one.width), height=_side(one.height), mount="unknown")
         for one in cameras
     ]
+    try:
+        return _described(source, info, axes, low, high, gripper, shown)
+    except ValidationError as error:
+        raise DatasetError(
+            f"{source.path}: its features describe no robot ({error.errors()[0]['msg']}).",
+            "Describe it in a YAML file and name that as `embodiment` under this dataset in splits.yaml.",
+        ) from error
+
+
+def _described(
+    source: DatasetSource,
+    info: dict[str, Any],
+    axes: Sequence[str],
+    low: np.ndarray,
+    high: np.ndarray,
+    gripper: int,
+    shown: Sequence[Camera],
+) -> Embodiment:
     return Embodiment(
         name=robot_name(source, info),
-        title=str(info.get("robot_type") or source.path.name),
+        title=plain_text(str(info.get("robot_type") or source.path.name))[:MAX_NAME_LENGTH],
         model="unknown",
         control_rate_hz=float(info["fps"]),
         base_position=(0.0, 0.0, 0.0),
@@ -67,6 +92,11 @@ def describe_robot(
     )
 
 
+def _side(pixels: int) -> int:
+    """Within what a description of a camera allows."""
+    return min(4096, max(32, pixels))
+
+
 def robot_name(source: DatasetSource, info: dict[str, Any]) -> str:
     """From the robot type, told apart from robots that are described; from the dataset where that is not known."""
     robot = _slug(str(info.get("robot_type") or ""))
@@ -76,7 +106,7 @@ def robot_name(source: DatasetSource, info: dict[str, Any]) -> str:
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")[:_LONGEST_NAME].strip("_")
 
 
 def _axis(name: str, low: float, high: float, *, gripper: bool) -> Axis:
@@ -102,10 +132,9 @@ def _ranges(
     """Lowest and highest value (A,) of state or action on each axis; an axis that never moves gets a range of 1."""
     found = _told_ranges(source, columns)
     if found is None:
-        files = {file_of_episode(source.path, info["data_path"], row, "data") for row in meta.to_pylist()}
-        found = _measured_ranges(sorted(files), columns, resources)
+        found = _measured_ranges(_usable_files(source, info, meta, columns), columns, resources)
     low, high = found
-    if not np.isfinite([low, high]).all():
+    if not (np.abs([low, high]) < _LARGEST).all():
         raise DatasetError(
             f"{source.path}: no frame with numbers on every axis can be read.", "Restore its data files."
         )
@@ -113,10 +142,20 @@ def _ranges(
     return np.where(still, low - 0.5, low), np.where(still, high + 0.5, high)
 
 
+def _usable_files(source: DatasetSource, info: dict[str, Any], meta: pa.Table, columns: Columns) -> list[str]:
+    most_rows = 10 * sum(length for length in meta["length"].to_pylist() if length and length > 0)
+    values = values_per_row(columns, info["features"])
+    files = set()
+    for row in meta.to_pylist():
+        with contextlib.suppress(DatasetError):
+            files.add(file_of_episode(source.path, info["data_path"], row, "data"))
+    return [file for file in sorted(files) if table_problem(Path(file), most_rows + 10_000, values) is None]
+
+
 def _told_ranges(source: DatasetSource, columns: Columns) -> tuple[np.ndarray, np.ndarray] | None:
     """As the dataset's own statistics say, where they are whole."""
     try:
-        stats = json.loads((source.path / "meta/stats.json").read_text(encoding="utf-8"))
+        stats = read_json(source.path / "meta/stats.json")
         ends = {
             end: [
                 np.array(stats[feature][end], dtype=np.float64)[list(places)]
@@ -128,9 +167,10 @@ def _told_ranges(source: DatasetSource, columns: Columns) -> tuple[np.ndarray, n
             for end in ("min", "max")
         }
         low, high = np.minimum(*ends["min"]), np.maximum(*ends["max"])
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    except (DatasetError, ValueError, KeyError, TypeError, IndexError, OverflowError):
         return None
-    return (low, high) if np.isfinite([low, high]).all() and (low <= high).all() else None
+    usable = low.shape == high.shape == (len(columns.state),) and (np.abs([low, high]) < _LARGEST).all()
+    return (low, high) if usable and (low <= high).all() else None
 
 
 def _measured_ranges(

@@ -20,6 +20,16 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from PIL import Image
 
+MAX_PIXELS = 8192 * 4320
+"""Of a picture: the largest that cameras make."""
+
+_TRUSTED = {
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi",
+    "codec_whitelist": "h264,hevc,libdav1d,av1,vp8,vp9,libvpx,libvpx-vp9,mpeg4,mjpeg,ffv1",
+    "protocol_whitelist": "file",
+}
+"""FFmpeg also reads playlists, which name other files and addresses, and hundreds of rarely tried codecs."""
+
 
 class VideoError(Exception):
     """A video cannot be read, or does not hold the frames the dataset says it does."""
@@ -71,12 +81,17 @@ def encode_clip(
     reformatter = VideoReformatter()
     images = []
     for frame in _wanted_frames(clip):
-        if watch is not None:
-            watch(frame)
-        if quality is None:
-            images.append(_webp(frame, reformatter, size))
-        else:
-            images.append(_jpeg(frame, reformatter, size, quality))
+        try:
+            if watch is not None:
+                watch(frame)
+            if quality is None:
+                images.append(_webp(frame, reformatter, size))
+            else:
+                images.append(_jpeg(frame, reformatter, size, quality))
+        except (av.error.FFmpegError, ValueError) as error:
+            raise VideoError(
+                f"{clip.path}: its pictures ({frame.format.name}) cannot be read: {error}"
+            ) from error
     return images
 
 
@@ -87,13 +102,20 @@ def watch_clip(clip: Clip | Stills, watch: Callable[[VideoFrame], None]) -> None
         VideoError: as `encode_clip`.
     """
     for frame in _wanted_frames(clip):
-        watch(frame)
+        try:
+            watch(frame)
+        except (av.error.FFmpegError, ValueError) as error:
+            raise VideoError(
+                f"{clip.path}: its pictures ({frame.format.name}) cannot be read: {error}"
+            ) from error
 
 
 def _wanted_frames(clip: Clip | Stills) -> Iterator[VideoFrame]:
     wanted = iter(clip.frames)
     index = next(wanted)
     for frame in _decoded(clip.path, clip.from_s + clip.start / clip.rate_hz):
+        if frame.time is None:
+            raise VideoError(f"{clip.path} does not say when its frames are shown")
         ahead = (frame.time - clip.from_s) * clip.rate_hz - index
         if ahead < -0.5:
             continue
@@ -110,13 +132,21 @@ def _wanted_frames(clip: Clip | Stills) -> Iterator[VideoFrame]:
 def _decoded(path: Path, from_s: float) -> Iterator[VideoFrame]:
     """Decode from the last key frame at or before `from_s`."""
     try:
-        with av.open(str(path)) as container:
+        with av.open(f"file:{path}", options=_TRUSTED) as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            if stream.width * stream.height > MAX_PIXELS:
+                raise VideoError(f"{path} claims {stream.width} × {stream.height} pixels")
             if from_s > 0 and stream.time_base is not None:
                 container.seek(int(from_s / stream.time_base), stream=stream)
-            yield from container.decode(stream)
-    except (av.error.FFmpegError, IndexError) as error:
+            size = None
+            for frame in container.decode(stream):
+                if size is not None and (frame.width, frame.height) != size:
+                    raise VideoError(f"{path} changes its size at {frame.time} s")
+                size = (frame.width, frame.height)
+                yield frame
+    except (av.error.FFmpegError, IndexError, OverflowError) as error:
         raise VideoError(f"{path} cannot be decoded: {error}") from error
 
 

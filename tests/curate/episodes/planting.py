@@ -238,6 +238,7 @@ PLANTS: dict[str, Plant] = {
     "not_successful": lambda root: set_metadata(root, "blm/success", False),
     "idle_episode": _stand_still,
     "empty_instruction": lambda root: set_metadata(root, "tasks", [" "]),
+    "overlong_instruction": lambda root: set_metadata(root, "tasks", ["and push " * 300]),
     "mismatched_instruction": lambda root: set_metadata(
         root, "tasks", ["lift the red cube to the green marker"]
     ),

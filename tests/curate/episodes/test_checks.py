@@ -112,6 +112,7 @@ FAULTS = {
     "non_monotonic_time": {"backward_steps": 1},
     "constant_axis": {"constant_axes": 2},
     "empty_instruction": {"instruction": "", "recorded_instruction": " "},
+    "overlong_instruction": {"instruction": "push " * 500, "recorded_instruction": "push " * 500},
     "mismatched_instruction": {"contradictions": ["nothing red in the scene"]},
     "several_instructions": {"instructions": 2},
     "instruction_variant": {"recorded_instruction": "Push it."},

@@ -180,7 +180,7 @@ def lead_outside(root):
         (lose_episodes, "meta/episodes holds no Parquet"),
         (cut_episodes, "meta/episodes is not readable"),
         (strange_shape, "feature 'action' has no type and shape that make sense"),
-        (lead_outside, "points outside"),
+        (lead_outside, "leads out of the dataset"),
     ],
 )
 def test_an_unusable_dataset_is_refused_with_a_remedy(copy, damage, message):
@@ -199,7 +199,7 @@ def test_links_that_lead_out_of_the_dataset_are_refused(copy, tmp_path, linked):
     outside = tmp_path / "outside"
     inside.rename(outside)
     inside.symlink_to(outside)
-    with pytest.raises(DatasetError, match="points outside the dataset"):
+    with pytest.raises(DatasetError, match="is a link that leads out of the dataset"):
         index(root)
 
 
