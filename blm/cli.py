@@ -355,6 +355,10 @@ def collect(
         return
     from blm.collect.sim.variety import Variety
 
+    if push_to_hub is not None:
+        from blm.collect.hub import check_can_push
+
+        check_can_push(push_to_hub)
     settings: dict[str, Any] = {
         "robot": robot,
         "task": task,
@@ -387,15 +391,17 @@ def collect(
             "reset_s": reset_time,
         }
         _collect_live(settings | live, as_json)
-        return
-    if port is not None:
+    elif port is not None:
         from blm.schemas.errors import UsageError
 
         raise UsageError(
             f"operator '{operator}' is not available on a real arm; there is: leader, gamepad, browser, policy:RUN.",
             "Example: --operator leader --leader-port /dev/ttyACM1",
         )
-    _collect_planned(settings, as_json)
+    else:
+        _collect_planned(settings, as_json)
+    if push_to_hub is not None:
+        _push(settings["output"], push_to_hub, private=True, quiet=as_json)
 
 
 def _collect_planned(settings: dict[str, Any], as_json: bool) -> None:
@@ -403,14 +409,8 @@ def _collect_planned(settings: dict[str, Any], as_json: bool) -> None:
     from blm.collect.session import collect as run
 
     config = _checked(CollectConfig, **settings)
-    if push_to_hub is not None:
-        from blm.collect.hub import check_can_push
-
-        check_can_push(push_to_hub)
     with _progress_bar(as_json) as progress:
         summary = run(config, progress)
-    if push_to_hub is not None:
-        _push(summary.output, push_to_hub, private=True, quiet=as_json)
     if as_json:
         _print_json(summary.model_dump(mode="json") | {"success_rate": summary.success_rate})
         return

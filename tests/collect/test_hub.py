@@ -1,7 +1,9 @@
 """Uploading to the Hub: every file arrives as it is, with LeRobot's tag, and what goes wrong is explained."""
 
 import pytest
+from typer.testing import CliRunner
 
+from blm.cli import app
 from blm.collect.dataset_writer import lock_folder
 from blm.collect.hub import check_can_push, push_dataset
 from blm.schemas.errors import BlmError, DatasetError, UsageError
@@ -94,3 +96,25 @@ def test_what_is_no_whole_dataset_is_not_uploaded(hub, recording, tmp_path):
     with pytest.raises(DatasetError, match="is a link to"):
         push_dataset(root, "my-lab/cubes", api=api_of(hub))
     assert hub.files == {}
+
+
+def test_a_recording_is_uploaded_when_it_ends(hub, monkeypatch, tmp_path):
+    api = api_of(hub)
+    monkeypatch.setattr(hub_library, "HfApi", lambda: api)
+    output = tmp_path / "pushes"
+    typed = [
+        "collect",
+        "--task",
+        "push-cube",
+        "--episodes",
+        "1",
+        "--image-size",
+        "32",
+        "--output",
+        str(output),
+    ]
+    result = CliRunner().invoke(app, [*typed, "--push-to-hub", "my-lab/pushes"])
+    assert result.exit_code == 0, result.output
+    assert f"uploaded: {hub.endpoint}/datasets/my-lab/pushes" in result.output
+    assert hub.files == contents(output)
+    assert hub.tags == ["v3.0"]
