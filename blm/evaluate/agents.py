@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -36,6 +37,18 @@ class PolicyAgent:
 
     def metrics(self) -> Mapping[str, Any]:
         return {"ticks": self._ticks}
+
+
+def policy_agent(run: Path) -> tuple[PolicyAgent, int]:
+    """The agent of a trained run, and the side of its images in pixels.
+
+    Raises:
+        CheckpointError: there is no trained policy in `run`.
+    """
+    from blm.train.stage2 import load_policy
+
+    policy = load_policy(run)
+    return PolicyAgent(policy, run.name), policy.image_size[0]
 
 
 class HoldStill:

@@ -1,0 +1,38 @@
+"""What a person records, with which arm and which device."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from blm.collect.attempts import CollectConfig
+
+HUMAN_OPERATORS = ("leader", "gamepad", "browser")
+
+
+class LiveCollectConfig(CollectConfig):
+    """What a person records, and with what.
+
+    `port` is of a real arm; without one the arm is simulated. `cameras` are 'name=index' of a real arm. `take_over` is
+    the person's device while a policy drives.
+    """
+
+    tasks: tuple[str, ...] = ()
+    port: str | None = None
+    leader_port: str | None = None
+    cameras: tuple[str, ...] = ()
+    bind: str = "127.0.0.1"
+    web_port: int = Field(default=0, ge=0, le=65535)
+    keys: str = ""
+    review: bool = True
+    episode_s: float = Field(default=60.0, gt=0)
+    reset_s: float | None = Field(default=None, ge=0)
+    take_over: str = "browser"
+
+    @property
+    def all_tasks(self) -> tuple[str, ...]:
+        return self.tasks or (self.task,)
+
+    @property
+    def device(self) -> str:
+        """The person's device: the operator itself, or what takes over from a policy."""
+        return self.take_over if self.operator.startswith("policy:") else self.operator

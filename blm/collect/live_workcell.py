@@ -1,0 +1,196 @@
+"""Puts a live session together: which arm, which operator, which consoles, and the recorder.
+
+simulated arm (paced) or hardware ──▶ LiveSession ◀── leader, gamepad, browser page, policy with take-over
+                                          │
+                                    LiveRecorder ──▶ dataset
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from threading import Event, Thread
+from typing import Any
+
+from blm.collect.controls import Control, Controls, KeyMap, Phase
+from blm.collect.live_config import HUMAN_OPERATORS, LiveCollectConfig
+from blm.collect.live_recorder import LiveRecorder
+from blm.collect.live_session import Console, LiveConfig, LiveSession, LiveSummary
+from blm.collect.operators.terminal import TerminalConsole, TerminalKeys
+from blm.collect.simulated_cell import SimulatedCell
+from blm.schemas.episode import RECORDING_FILE
+from blm.schemas.errors import UnknownNameError, UsageError
+from blm.schemas.rollout import Agent, Observation
+
+_IDLE_POLL_S = 0.02
+
+
+def collect_live(
+    config: LiveCollectConfig,
+    policy: Agent | None = None,
+    announce: Callable[[str], None] = print,
+) -> LiveSummary:
+    """Record with a person at the controls until there are enough episodes, or the person stops.
+
+    `policy` drives until the person takes over, for an operator 'policy:…'. `announce` is given lines for the person.
+
+    Raises:
+        UsageError: an unknown operator, or a device without its port.
+        MissingExtraError: a library for the device is not installed.
+        HardwareError: a robot, leader, gamepad or camera is absent or does not answer.
+        OutputExistsError, DatasetError: as the recorder does.
+    """
+    if config.device not in HUMAN_OPERATORS:
+        raise UnknownNameError("operator", config.device, [*HUMAN_OPERATORS, "planner", "policy:RUN"])
+    keys = KeyMap.parse(config.keys)
+    controls = Controls()
+    with ExitStack() as stack:
+        cell = _cell(config, controls, announce)
+        stack.callback(cell.close)
+        device = stack.enter_context(_opened_device(config, cell, controls, announce))
+        agent = device.agent if policy is None else _with_take_over(policy, device, controls)
+        resume = config.resume and (config.output / RECORDING_FILE).is_file()
+        recorder = stack.enter_context(
+            LiveRecorder(
+                config.output,
+                cell.embodiment,
+                simulated=cell.simulated,
+                resume=resume,
+                variety=str(config.variety),
+                review=True,
+            )
+        )
+        terminal = TerminalConsole(keys)
+        stack.callback(terminal.close)
+        stack.enter_context(TerminalKeys(keys, controls.press).listening())
+        session = LiveSession(
+            LiveConfig(
+                tasks=config.all_tasks,
+                episodes=config.episodes,
+                seed=config.seed,
+                review=config.review,
+                episode_s=config.episode_s,
+                reset_s=config.reset_s,
+                keep_failures=config.keep_failures,
+            ),
+            cell.environment,
+            agent,
+            controls,
+            recorder,
+            [terminal, *device.consoles],
+            simulated=cell.simulated,
+        )
+        return session.run(config.output)
+
+
+@dataclass
+class _Device:
+    """What a person drives with."""
+
+    agent: Agent
+    consoles: list[Console] = field(default_factory=list)
+    watch: Callable[[Observation], None] | None = None
+
+
+@contextmanager
+def _opened_device(
+    config: LiveCollectConfig, cell: Any, controls: Controls, announce: Callable[[str], None]
+) -> Iterator[_Device]:
+    opened = {"leader": _leader, "gamepad": _gamepad, "browser": _browser}[config.device]
+    with opened(config, cell, controls, announce) as device:
+        yield device
+
+
+@contextmanager
+def _leader(
+    config: LiveCollectConfig, cell: Any, controls: Controls, announce: Callable[[str], None]
+) -> Iterator[_Device]:
+    from blm.collect.operators.leader import LeaderAgent, open_leader
+
+    told: list[str] = []
+
+    def waiting(note: str) -> bool:
+        if not told or told[-1] != note:
+            told.append(note)
+            announce(note)
+        return not controls.episode_ended
+
+    agent = LeaderAgent(open_leader(config.robot, config.leader_port), cell.embodiment, waiting=waiting)
+    try:
+        yield _Device(agent)
+    finally:
+        agent.close()
+
+
+@contextmanager
+def _gamepad(
+    config: LiveCollectConfig, cell: Any, controls: Controls, announce: Callable[[str], None]
+) -> Iterator[_Device]:
+    from blm.collect.operators.gamepad import GamepadAgent, PygamePad
+
+    pad = PygamePad()
+    agent = GamepadAgent(pad, cell.driver(), controls.press)
+    ended = Event()
+
+    def idle() -> None:
+        """Between episodes nobody asks the agent, yet buttons are pressed."""
+        while not ended.wait(_IDLE_POLL_S):
+            if controls.state.phase not in (Phase.RECORDING,):
+                agent.poll()
+
+    thread = Thread(target=idle, name="gamepad buttons", daemon=True)
+    thread.start()
+    try:
+        yield _Device(agent)
+    finally:
+        ended.set()
+        thread.join(timeout=1.0)
+        pad.close()
+
+
+@contextmanager
+def _browser(
+    config: LiveCollectConfig, cell: Any, controls: Controls, announce: Callable[[str], None]
+) -> Iterator[_Device]:
+    from blm.collect.operators.browser_agent import BrowserAgent
+    from blm.collect.operators.browser_link import BrowserLink
+    from blm.collect.operators.browser_server import BrowserServer
+
+    link = BrowserLink(controls.press)
+    features = {
+        "can_take_over": config.operator.startswith("policy:"),
+        "several_tasks": len(config.all_tasks) > 1,
+    }
+    server = BrowserServer(link, bind=config.bind, port=config.web_port, on_gone=lambda: _pause(controls))
+    agent = BrowserAgent(link, cell.driver(), cell.view, features)
+    with server:
+        if server.warning:
+            announce(server.warning)
+        announce(f"open {server.url}")
+        yield _Device(agent, [agent], agent.watch)
+
+
+def _pause(controls: Controls) -> None:
+    """The page went away in the middle of an episode: time stands still until somebody goes on."""
+    if controls.state.phase is Phase.RECORDING:
+        controls.press(Control.PAUSE)
+
+
+def _with_take_over(policy: Agent, device: _Device, controls: Controls) -> Agent:
+    from blm.collect.operators.take_over import TakeOverAgent
+
+    return TakeOverAgent(policy, device.agent, lambda: controls.state.take_overs % 2 == 1, device.watch)
+
+
+def _cell(config: LiveCollectConfig, controls: Controls, announce: Callable[[str], None]) -> Any:
+    if config.port is None and not config.robot.startswith("lerobot:"):
+        if config.cameras:
+            raise UsageError(
+                "--camera is for a real arm, and no --port is given.",
+                f"`blm collect --robot {config.robot} --list` shows the ports found.",
+            )
+        return SimulatedCell(config, controls)
+    from blm.collect.hardware_cell import HardwareCell
+
+    return HardwareCell(config, controls, announce)
