@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -22,6 +23,7 @@ from blm.schemas.episode import (
     STATE,
     SUBTASK_INDEX,
     SUCCESS,
+    camera_age_key,
 )
 from blm.schemas.errors import DatasetError
 
@@ -29,6 +31,7 @@ _INDEX_COLUMNS = {"timestamp", "frame_index", "episode_index", "index", "task_in
 _INTERVENTION = ("intervention", "is_intervention")
 """Last parts of the names of columns that say whether a person has taken over."""
 
+_CAMERA_AGE = re.compile(re.escape(camera_age_key("NAME")).replace("NAME", "(.+)"))
 _OWN_PLACE = {STATE, ACTION, SUBTASK_INDEX, MONOTONIC_TIME, SUCCESS, GRIPPER_CONTACT, ENVIRONMENT_STATE}
 _MOST_SERIES = 16
 
@@ -133,8 +136,16 @@ def _groups(
     if times is not None and len(times) > 1:
         periods = np.diff(times, axis=0, prepend=np.nan) * 1000
         groups.append(_group("control period", "ms", ["period"], periods, keep_constant=True))
+    ages = {found[1]: columns[key] for key in columns if (found := _CAMERA_AGE.fullmatch(key))}
+    if ages:
+        together = np.concatenate(list(ages.values()), axis=1)
+        groups.append(_group("age of the cameras' pictures", "ms", list(ages), together, keep_constant=True))
     for key, values in columns.items():
-        if key not in _INDEX_COLUMNS | _OWN_PLACE and not _is_intervention(key):
+        if (
+            key not in _INDEX_COLUMNS | _OWN_PLACE
+            and not _is_intervention(key)
+            and not _CAMERA_AGE.fullmatch(key)
+        ):
             groups.append(_group(key, "", _names(dataset, key, values.shape[1]), values))
     return [group for group in groups if group["series"]]
 

@@ -107,7 +107,9 @@ def _copy_packets(source: Path, target: Path, begin: float, end: float) -> tuple
         half_frame = 1 / (2 * (stream.average_rate or 30))
         read.seek(int(begin / base), stream=stream)
         with closing(av.open(str(target), "w", options={"movflags": "faststart"})) as write:
-            copy = write.add_stream_from_template(stream)
+            copy = write.add_stream_from_template(
+                stream, opaque=True
+            )  # also codecs that cannot be encoded here
             for packet in read.demux(stream):
                 if packet.pts is None or packet.dts is None:
                     continue

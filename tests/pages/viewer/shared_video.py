@@ -17,7 +17,7 @@ _SIDE = 64
 _STEP = 6
 
 
-def write_dataset(root: Path) -> Path:
+def write_dataset(root: Path, codec: str = "libx264") -> Path:
     """Three episodes of another robot; frame n of the file is a flat grey of `grey(n)`."""
     (root / "meta/episodes/chunk-000").mkdir(parents=True)
     (root / "data/chunk-000").mkdir(parents=True)
@@ -25,7 +25,7 @@ def write_dataset(root: Path) -> Path:
     (root / "meta/info.json").write_text(json.dumps(_info()))
     pq.write_table(_frames(), root / "data/chunk-000/file-000.parquet")
     pq.write_table(pa.Table.from_pylist(_episodes()), root / "meta/episodes/chunk-000/file-000.parquet")
-    _write_video(root / f"videos/{KEY}/chunk-000/file-000.mp4")
+    _write_video(root / f"videos/{KEY}/chunk-000/file-000.mp4", codec)
     return root
 
 
@@ -67,6 +67,7 @@ def _frames() -> pa.Table:
                     "action": [value + 1, float("nan")],
                     "next.success": episode == 1 and frame >= 7,
                     "teleop.is_intervention": episode == 2 and frame in (3, 4, 13),
+                    "timing.front.age_ms": 3.0 + frame,
                     "frame_index": frame,
                     "episode_index": episode,
                     "index": len(rows),
@@ -96,9 +97,10 @@ def _episodes() -> list[dict]:
     return rows
 
 
-def _write_video(path: Path) -> None:
+def _write_video(path: Path, codec: str) -> None:
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=FPS, options={"g": "5", "crf": "4"})
+        stream = container.add_stream(codec, rate=FPS, options={"g": "5", "crf": "4"})
+        assert isinstance(stream, av.VideoStream)
         stream.width = stream.height = _SIDE
         stream.pix_fmt = "yuv420p"
         for number in range(sum(FRAMES)):

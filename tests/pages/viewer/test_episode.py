@@ -74,6 +74,11 @@ def test_interventions_are_ranges_of_frames(stock):
     assert episode_content(stock, 0)["interventions"] == []
 
 
+def test_ages_of_pictures_share_a_plot_under_the_cameras_names(stock):
+    (ages,) = [group for group in episode_content(stock, 1)["groups"] if group["unit"] == "ms"]
+    assert ages["series"] == [{"name": "front", "values": [3.0 + frame for frame in range(9)]}]
+
+
 def test_content_is_json(ours, stock):
     for dataset in (ours, stock):
         json.dumps(episode_content(dataset, 0), allow_nan=False)

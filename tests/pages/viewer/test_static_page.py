@@ -27,9 +27,10 @@ def frames_within(path, begin, end):
     return found
 
 
+@pytest.mark.parametrize("codec", ["libx264", "libsvtav1"])
 @pytest.mark.parametrize("episode", [0, 1, 2])
-def test_an_episode_is_cut_out_of_a_shared_video(tmp_path, episode):
-    dataset = ViewedDataset(shared_video.write_dataset(tmp_path / "wheels"))
+def test_an_episode_is_cut_out_of_a_shared_video(tmp_path, episode, codec):
+    dataset = ViewedDataset(shared_video.write_dataset(tmp_path / "wheels", codec))
     write_static_page(dataset, tmp_path / "page", [episode])
     (video,) = script(tmp_path / f"page/episodes/{episode}.js", "showEpisode")["videos"]
     cut = tmp_path / "page" / video["src"]
