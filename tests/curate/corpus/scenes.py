@@ -67,7 +67,9 @@ def record_scenes(
                 low, high = [0.1, -0.12, 0.0], [0.3, 0.12, 0.1]
                 state = np.zeros_like(step.observation.environment_state)
                 for slot in range(len(objects)):
-                    state[7 * slot : 7 * slot + 7] = [*rng.uniform(low, high), 1, 0, 0, 0]
+                    turn = rng.uniform(0, np.pi)
+                    pose = [*rng.uniform(low, high), np.cos(turn / 2), 0, 0, np.sin(turn / 2)]
+                    state[7 * slot : 7 * slot + 7] = pose
                 state[-3:] = rng.uniform(low, high) if goal else 0.0
                 tool = np.array([*rng.uniform(low, high), 0, 1, 0, 0], np.float32)
                 seen = replace(step.observation, environment_state=state, ee_pose=tool)

@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 from collections import Counter
-from math import cos, dist, radians, sin, tan
+from math import atan2, cos, dist, radians, sin, tan
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,42 @@ class Truth:
             found["target disc"] = state[-3:]
         return found
 
+    def box(self, episode, frame, phrase):
+        """(left, top, right, bottom) as fractions, of the corners of an object that is turned about the vertical."""
+        state = self.rows[episode, frame]["observation.environment_state"]
+        for slot, one in enumerate(json.loads(self.meta[episode]["blm/objects"])):
+            if f"{one['colour_name']} {NOUNS[one['shape']]}" != phrase:
+                continue
+            x, y, z, w, _, _, turned = state[7 * slot : 7 * slot + 7]
+            turn = 2 * atan2(turned, w)
+            a, b, c = one["half_size"]
+            seen = [
+                seen_at(
+                    (
+                        x + i * a * cos(turn) - j * b * sin(turn),
+                        y + i * a * sin(turn) + j * b * cos(turn),
+                        z + k * c,
+                    )
+                )
+                for i in (-1, 1)
+                for j in (-1, 1)
+                for k in (-1, 1)
+            ]
+            across, down = zip(*seen, strict=True)
+            return min(across), min(down), max(across), max(down)
+        raise AssertionError(phrase)
+
+    def order(self, episode, first, last):
+        """Names of the steps between two frames, each once for every time it began."""
+        named = []
+        for frame in range(first, last + 1):
+            if (episode, frame) not in self.rows:
+                break
+            step = self.rows[episode, frame]["subtask_index"]
+            if not named or named[-1] != step:
+                named.append(step)
+        return [self.steps[step] for step in named]
+
     def step_after(self, episode, frame):
         now = self.rows[episode, frame]["subtask_index"]
         while (episode, frame) in self.rows:
@@ -82,6 +118,19 @@ def expected_answer(kind, question, truth, episode, frame):
         return meant.split()[0]
     if kind == "object_count":
         return str(len(objects))
+    if kind == "object_present":
+        (named,) = re.findall(r"\ban? (\w+ \w+)(?= in front| in the workspace|\?)", question)
+        return "yes" if named in objects else "no"
+    if kind == "action_box":
+        (subject,) = re.findall(r"(?:around the|image is the|Mark the) (\w+ \w+)", question)
+        return truth.box(episode, frame, subject)
+    if kind == "first_step":
+        named = re.split(r"first: |earlier, |the robot did ", question)[-1]
+        so_far = truth.order(episode, 0, frame)
+        return next(step for step in so_far if re.search(rf"\b{step}\b", named))
+    if kind == "remaining_steps":
+        rest = truth.order(episode, frame, 10**6)[1:]
+        return ", ".join(rest) or "nothing, this is the last step"
     if kind == "image_side":
         return "left" if seen_at(places[subject])[0] < 0.5 else "right"
     if kind == "gripper_side":
@@ -107,7 +156,7 @@ def expected_answer(kind, question, truth, episode, frame):
 
 
 def agrees(kind, answer, expected):
-    if kind == "pixel_point":
+    if kind in ("pixel_point", "action_box"):
         numbers = [int(number) for number in re.findall(r"\d+", answer)]
         return numbers == pytest.approx([1000 * share for share in expected], abs=0.51)
     if kind == "goal_distance":
@@ -246,7 +295,8 @@ def test_frames_span_the_episode_and_images_are_of_them(stacking):
 
 def test_a_mounted_camera_is_asked_nothing_about_places(stacking):
     kinds = {json.loads(c.record.provenance)["question"] for c in read(stacking, camera="wrist")}
-    assert kinds == {"step_now", "next_step", "complete_now", "outcome", "robot_name", "robot_joints"}
+    told = {"step_now", "first_step", "next_step", "remaining_steps", "complete_now", "outcome"}
+    assert kinds == told | {"robot_name", "robot_joints"}
 
 
 def test_an_unknown_camera_is_named(stacking):

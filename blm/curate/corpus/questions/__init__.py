@@ -11,13 +11,19 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
+from blm.curate.corpus.questions.affordance import action_box
 from blm.curate.corpus.questions.embodiment import robot_joints, robot_name
 from blm.curate.corpus.questions.judgement import complete_now, outcome
-from blm.curate.corpus.questions.perception import object_colour, object_count, object_names
+from blm.curate.corpus.questions.perception import (
+    object_colour,
+    object_count,
+    object_names,
+    object_present,
+)
 from blm.curate.corpus.questions.question import Question, ask
 from blm.curate.corpus.questions.scene import Scene
 from blm.curate.corpus.questions.spatial import goal_distance, gripper_side, image_side, nearer, pixel_point
-from blm.curate.corpus.questions.temporal import next_step, step_now
+from blm.curate.corpus.questions.temporal import first_step, next_step, remaining_steps, step_now
 from blm.schemas.corpus import TaskFamily
 
 __all__ = ["QUESTION_KINDS", "Question", "QuestionKind", "Scene", "ask"]
@@ -39,13 +45,17 @@ QUESTION_KINDS = {
     "object_names": QuestionKind("perception", object_names),
     "object_colour": QuestionKind("perception", object_colour),
     "object_count": QuestionKind("perception", object_count),
+    "object_present": QuestionKind("perception", object_present),
     "image_side": QuestionKind("spatial", image_side),
     "gripper_side": QuestionKind("spatial", gripper_side),
     "nearer": QuestionKind("spatial", nearer),
     "pixel_point": QuestionKind("spatial", pixel_point),
     "goal_distance": QuestionKind("spatial", goal_distance),
+    "action_box": QuestionKind("affordance", action_box),
     "step_now": QuestionKind("temporal", step_now),
+    "first_step": QuestionKind("temporal", first_step),
     "next_step": QuestionKind("planning", next_step),
+    "remaining_steps": QuestionKind("planning", remaining_steps),
     "complete_now": QuestionKind("judgement", complete_now, "balanced"),
     "outcome": QuestionKind("judgement", outcome, "last"),
     "robot_name": QuestionKind("embodiment", robot_name),

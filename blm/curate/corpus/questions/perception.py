@@ -31,6 +31,30 @@ def object_names(scene: Scene, rng: Random) -> Question | None:
     )
 
 
+def object_present(scene: Scene, rng: Random) -> Question | None:
+    """Whether there is such an object. Where there is none, one has its colour and another is of its kind."""
+    if not scene.all_seen:
+        return None
+    there = {(thing.kind.colour, thing.kind.noun) for thing in scene.things}
+    colours, nouns = {colour for colour, _ in there}, {noun for _, noun in there}
+    alike = {(colour, noun) for colour in colours for noun in NOUNS} | {
+        (colour, noun) for colour in COLOURS for noun in nouns
+    }
+    present = rng.random() < 0.5
+    colour, noun = rng.choice(sorted(there if present else alike - there))
+    phrase = f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {noun}"
+    return Question(
+        wordings=(
+            f"Is there {phrase} in front of the robot?",
+            f"Can you see {phrase} in the workspace?",
+            f"Does the picture show {phrase}?",
+        ),
+        answer="yes" if present else "no",
+        distractors=("yes", "no"),
+        form="Answer with yes or no.",
+    )
+
+
 def object_colour(scene: Scene, rng: Random) -> Question | None:
     """The colour of an object whose noun is unique in the scene."""
     nouns = [thing.kind.noun for thing in scene.things]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
-from blm.curate.corpus.projection import PinholeCamera
+from blm.curate.corpus.projection import PinholeCamera, rotation_matrix
 from blm.schemas.embodiment import Embodiment
 
 _NOUNS = {"sphere": "ball", "peg": "peg", "bin": "tray"}
@@ -43,14 +44,24 @@ class ObjectKind:
 
 @dataclass(frozen=True)
 class Thing:
-    """An object at a moment; `position` (3,) of its centre, metres, base frame."""
+    """An object at a moment: `position` (3,) of its centre, metres, and `quaternion` (4,), w first; base frame."""
 
     kind: ObjectKind
     position: np.ndarray
+    quaternion: np.ndarray | None = None
 
     @property
     def phrase(self) -> str:
         return self.kind.phrase
+
+    @property
+    def corners(self) -> np.ndarray | None:
+        """(8, 3) corners of the box around it, metres, base frame; None for balls, or where it is not known."""
+        if self.quaternion is None or self.kind.shape == "sphere":
+            return None
+        signs = np.array(list(product((-1, 1), repeat=3)))
+        w, x, y, z = (float(value) for value in self.quaternion)
+        return self.position + signs * self.kind.half_size @ rotation_matrix((w, x, y, z)).T
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,7 @@ class Scene:
         tool: (3,) tool point, metres, base frame; None where not recorded.
         camera: of the image; None where it rides on the robot or its pose is not recorded.
         step, next_step: primitive under way ('' if unknown) and the one after it (None at the last).
+        earlier, later: primitives before and after the one under way, each once for every time it was carried out.
         steps: every primitive the dataset names.
         complete: whether the task's criteria hold now; None where not recorded.
         succeeded: how the episode ended; None where not recorded.
@@ -90,6 +102,8 @@ class Scene:
     camera: PinholeCamera | None = None
     step: str = ""
     next_step: str | None = None
+    earlier: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
     complete: bool | None = None
     succeeded: bool | None = None

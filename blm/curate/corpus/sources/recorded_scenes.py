@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,8 @@ class SceneError(Exception):
 class EpisodeScenes:
     """One episode, ready to be asked about frame by frame.
 
-    Arrays are over its T frames: `objects` (T, slots, 3) and `goal` (T, 3) and `tool` (T, 3), metres, base frame, None
-    where not recorded; `steps` T names; `complete` (T,) bool or None.
+    Arrays are over its T frames: `objects` (T, slots, 7), position and quaternion (w first), and `goal` (T, 3) and
+    `tool` (T, 3), metres, base frame, None where not recorded; `steps` T names; `complete` (T,) bool or None.
     """
 
     robot: Any
@@ -68,17 +69,25 @@ class EpisodeScenes:
         """Frames at which the task's criteria held; None where this was not recorded."""
         return None if self.complete is None else np.flatnonzero(self.complete).tolist()
 
+    @cached_property
+    def runs(self) -> list[tuple[str, int]]:
+        """Each primitive as often as it was carried out, in order, with its first frame."""
+        starts = [t for t in range(self.length) if t == 0 or self.steps[t] != self.steps[t - 1]]
+        return [(self.steps[t], t) for t in starts]
+
     def at(self, frame: int) -> Scene:
         """The facts of one frame."""
         things: tuple[Thing, ...] = ()
         if self.objects is not None:
             things = tuple(
-                Thing(kind, place) for kind, place in zip(self.kinds, self.objects[frame], strict=False)
+                Thing(kind, pose[:3], pose[3:] if pose[3:].any() else None)
+                for kind, pose in zip(self.kinds, self.objects[frame], strict=False)
             )
         goal = None
         if self.goal is not None and self.goal_shape is not None:
             goal = GoalPlace(self.goal_shape, self.goal[frame])
-        later = (step for step in self.steps[frame:] if step != self.steps[frame])
+        now = bisect_right([start for _, start in self.runs], frame) - 1
+        names = [name for name, _ in self.runs]
         return Scene(
             robot=self.robot,
             instruction=self.instruction,
@@ -87,7 +96,9 @@ class EpisodeScenes:
             tool=None if self.tool is None else self.tool[frame],
             camera=self.camera,
             step=self.steps[frame],
-            next_step=next(later, None),
+            next_step=names[now + 1] if now + 1 < len(names) else None,
+            earlier=tuple(names[:now]),
+            later=tuple(names[now + 1 :]),
             steps=self.known_steps,
             complete=None if self.complete is None else bool(self.complete[frame]),
             succeeded=self.succeeded,
@@ -208,7 +219,7 @@ def _read_geometry(path: Path) -> dict[str, np.ndarray]:
 def _placed(
     state: np.ndarray | None, span: slice, objects: int
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Positions (T, objects, 3) and goal (T, 3) from `observation.environment_state` (N, 7 × slots + 3)."""
+    """Poses (T, objects, 7) and goal (T, 3) from `observation.environment_state` (N, 7 × slots + 3)."""
     if state is None:
         return None, None
     slots, rest = divmod(state.shape[1] - 3, len(POSE_NAMES))
@@ -218,4 +229,4 @@ def _placed(
     if not np.isfinite(state[span]).all():
         raise SceneError("unreadable_data", ENVIRONMENT_STATE, "values that are not finite")
     poses = state[span, : slots * len(POSE_NAMES)].reshape(-1, slots, len(POSE_NAMES))
-    return poses[:, :objects, :3], state[span, -3:]
+    return poses[:, :objects], state[span, -3:]
