@@ -1,0 +1,224 @@
+"""Leader arm, gamepad, take-over and terminal, without any device."""
+
+from __future__ import annotations
+
+import os
+import pty
+import time
+from collections.abc import Iterator
+from io import StringIO
+from typing import Any
+
+import numpy as np
+import pytest
+
+from blm.collect.controls import Control, KeyMap, Phase
+from blm.collect.live_session import SessionStatus
+from blm.collect.operators.gamepad import DEAD_ZONE, MOVE_SPEED_M_S, GamepadAgent, PadState
+from blm.collect.operators.leader import MATCHED_WITHIN, LeaderAgent, open_leader
+from blm.collect.operators.take_over import TakeOverAgent
+from blm.collect.operators.terminal import TerminalConsole, TerminalKeys, key_names
+from blm.collect.operators.tool_driver import ToolDriver
+from blm.schemas.embodiment import load_embodiment
+from blm.schemas.errors import HardwareError, UsageError
+from blm.schemas.rollout import Command, EpisodeStart, Observation
+from tests.collect.sim.scenes import environment
+from tests.collect.workcell import counting_environment
+
+SO100 = load_embodiment("so100")
+
+
+class Hand:
+    """A leader arm whose values are given one after the other; the last one stays."""
+
+    def __init__(self, *poses: np.ndarray) -> None:
+        self.poses = list(poses)
+
+    def get_action(self) -> dict[str, Any]:
+        pose = self.poses.pop(0) if len(self.poses) > 1 else self.poses[0]
+        return dict(zip(SO100.axis_names, pose.tolist(), strict=True))
+
+    def disconnect(self) -> None: ...
+
+
+def begun() -> tuple[EpisodeStart, Observation]:
+    cell = counting_environment()
+    observation = cell.reset(0)
+    return cell.describe(), observation
+
+
+def test_a_leader_is_coupled_once_it_stands_as_the_robot_does():
+    start, observation = begun()
+    state = observation.state.astype(float)
+    span = SO100.column("upper") - SO100.column("lower")
+    near = state + 0.5 * MATCHED_WITHIN * span
+    notes: list[str] = []
+    hand = Hand(state, state + 0.3 * span, state + 0.3 * span, near)
+    agent = LeaderAgent(hand, SO100, waiting=lambda note: notes.append(note) is None, sleep=lambda s: None)
+    agent.reset(start, observation)
+    assert len(notes) == 2
+    assert notes[0].startswith("Move the leader to where the robot is: ")
+    first = agent.act(observation).values
+    assert np.abs(first - state).max() < 0.15 * np.abs(near - state).max(), "nothing jumps"
+    for _ in range(12):
+        last = agent.act(observation).values
+    assert last == pytest.approx(near)
+
+
+def test_a_person_may_give_up_matching():
+    start, observation = begun()
+    agent = LeaderAgent(Hand(observation.state + 90.0), SO100, waiting=lambda note: False)
+    agent.reset(start, observation)
+    offset = agent.act(observation).values - (observation.state + 90.0)
+    span = SO100.column("upper") - SO100.column("lower")
+    assert (np.abs(offset) <= MATCHED_WITHIN * span + 1e-9).all()
+
+
+def test_a_leader_of_another_robot_is_refused():
+    class Short(Hand):
+        def get_action(self) -> dict[str, Any]:
+            return {"shoulder_pan.pos": 0.0}
+
+    with pytest.raises(HardwareError, match=r"has no shoulder_lift.pos.*made for 'so100'"):
+        LeaderAgent(Short(), SO100)
+
+
+def test_a_leader_needs_a_port_and_a_kind():
+    with pytest.raises(UsageError, match=r"needs --leader-port.*--list"):
+        open_leader("so100", None)
+    with pytest.raises(UsageError, match="no leader arm is known for 'panda'; there is one for: so100"):
+        open_leader("panda", "/dev/null")
+
+
+class FakePad:
+    def __init__(self) -> None:
+        self.state = PadState()
+
+    def read(self) -> PadState:
+        return self.state
+
+
+@pytest.fixture
+def gamepad() -> tuple[FakePad, GamepadAgent, list[Control], ToolDriver, Observation]:
+    simulation = environment("so100", "push-cube")
+    observation = simulation.reset(1)
+    driver = ToolDriver(simulation.model, simulation.embodiment, simulation.base_pose)
+    pad, pressed = FakePad(), []
+    agent = GamepadAgent(pad, driver, pressed.append)
+    agent.reset(simulation.describe(), observation)
+    return pad, agent, pressed, driver, observation
+
+
+def test_sticks_move_the_gripper_at_their_speed(gamepad: Any):
+    pad, agent, _, driver, observation = gamepad
+    before = driver.wish
+    pad.state = PadState(left_x=1.0, right_y=1.0, right_trigger=1.0)
+    for _ in range(10):
+        agent.act(observation)
+    moved = driver.wish.position - before.position
+    way = MOVE_SPEED_M_S * 10 * driver.period_s
+    assert moved == pytest.approx([0.0, -way, -way], abs=0.25 * way)
+    assert driver.wish.opening < before.opening - 0.5
+    pad.state = PadState(left_x=0.9 * DEAD_ZONE)
+    still = driver.wish.position
+    agent.act(observation)
+    assert driver.wish.position == pytest.approx(still, abs=1e-9)
+
+
+def test_buttons_are_pressed_once(gamepad: Any):
+    pad, agent, pressed, _, observation = gamepad
+    pad.state = PadState(buttons=frozenset({"a", "left_bumper"}))
+    agent.act(observation)
+    agent.poll()
+    pad.state = PadState(buttons=frozenset({"b"}))
+    agent.poll()
+    assert pressed == [Control.ADVANCE, Control.EMERGENCY_STOP]
+
+
+class Constant:
+    def __init__(self, operator: str, value: float) -> None:
+        self.operator, self.value, self.resets = operator, value, 0
+
+    def reset(self, start: EpisodeStart, observation: Observation) -> None:
+        self.resets += 1
+
+    def act(self, observation: Observation) -> Command:
+        return Command(np.full(6, self.value))
+
+    def metrics(self) -> dict[str, int]:
+        return {"resets": self.resets}
+
+
+def test_a_person_takes_over_and_gives_back():
+    start, observation = begun()
+    policy, person = Constant("policy:run", 1.0), Constant("leader", 2.0)
+    drives = iter([False, True, True, False])
+    agent = TakeOverAgent(policy, person, lambda: next(drives))
+    agent.reset(start, observation)
+    commands = [agent.act(observation) for _ in range(4)]
+    assert [command.values[0] for command in commands] == [1.0, 2.0, 2.0, 1.0]
+    assert [command.intervention for command in commands] == [False, True, True, False]
+    assert (policy.resets, person.resets) == (2, 1)
+    assert agent.operator == "policy:run"
+    assert agent.metrics() == {"resets": 2, "interventions": 1, "intervention_ticks": 2}
+
+
+@pytest.mark.parametrize(
+    ("received", "names"),
+    [
+        (b"\x1b[C", ["right"]),
+        (b"\x1bOD", ["left"]),
+        (b"\x1b", ["escape"]),
+        (b"N \x7f", ["n", "space", "backspace"]),
+        (b"\x1b[15~q", ["f5", "q"]),
+        (b"\xc3\xa4\x01", []),
+    ],
+)
+def test_keys_by_their_names(received: bytes, names: list[str]):
+    assert list(key_names(received)) == names
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, int]]:
+    controller, device = pty.openpty()
+    yield controller, device
+    os.close(controller)
+    os.close(device)
+
+
+def test_a_terminal_is_listened_to_and_left_as_it_was(terminal: tuple[int, int]):
+    import termios
+
+    controller, device = terminal
+    before = termios.tcgetattr(device)
+    pressed: list[Control] = []
+    with TerminalKeys(KeyMap.parse("b=next-task"), pressed.append, device).listening() as there:
+        assert there
+        for sent in (b"\x1b[C", b"b", b"\x1b"):
+            os.write(controller, sent)
+            time.sleep(0.12)
+        deadline = time.monotonic() + 3
+        while len(pressed) < 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+    assert pressed == [Control.ADVANCE, Control.NEXT_TASK, Control.STOP]
+    assert termios.tcgetattr(device) == before
+
+
+def test_what_is_no_terminal_is_left_alone():
+    reading, writing = os.pipe()
+    with TerminalKeys(KeyMap.default(), lambda control: None, reading).listening() as there:
+        assert not there
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_console_that_is_no_terminal_prints_a_line_per_phase():
+    stream = StringIO()
+    console = TerminalConsole(KeyMap.default(), stream)
+    for elapsed in (0.0, 1.0, 2.0):
+        console.show(SessionStatus(Phase.RECORDING, "push-cube", "push it", 1, 3, elapsed_s=elapsed))
+    console.show(SessionStatus(Phase.REVIEW, "push-cube", "push it", 1, 3, note="Keep it?", late_ticks=2))
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 2
+    assert lines[0] == "1/3  recording  'push it'  0 s  right or n ends, left or r again"
+    assert lines[1].endswith("0 s, 2 late  Keep it?")
