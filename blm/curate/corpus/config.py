@@ -19,7 +19,7 @@ from blm.schemas.yaml_model import FrozenModel, read_yaml, validate
 class Source(FrozenModel):
     """Where conversations come from. In `corpus.yaml` and on the command line it may be given as 'KIND:PATH'."""
 
-    kind: str = Field(description="lerobot, llava, or one of an installed package")
+    kind: str = Field(description="lerobot, llava, parquet, … (docs/corpus.md), or one of an installed package")
     path: Path
     name: str | None = Field(default=None, description="name in the build; default: the file's or folder's")
     licence: str | None = Field(default=None, description="default: the build's `licence`")
@@ -28,11 +28,11 @@ class Source(FrozenModel):
         default=None, description="lerobot: default: the first camera that stands still"
     )
     media_root: Path | None = Field(
-        default=None, description="llava: folder that image paths start from; default: the file's folder"
+        default=None, description="folder that image paths start from; default: the file's folder"
     )
-    space: Space = Field(default="digital", description="llava: what its conversations are about")
-    task_family: TaskFamily = Field(default="general", description="llava: what they train")
-    options: dict[str, Any] = Field(default={}, description="settings of a kind from another package")
+    space: Space = Field(default="digital", description="what its conversations are about")
+    task_family: TaskFamily = Field(default="general", description="what they train, where rows do not say")
+    options: dict[str, Any] = Field(default={}, description="settings of the kind")
 
     @model_validator(mode="before")
     @classmethod
@@ -50,6 +50,7 @@ class Limits(FrozenModel):
 
     min_side: int = Field(default=16, ge=1, description="pixels")
     max_side: int = Field(default=8192, ge=1, description="pixels")
+    max_pixels: int = Field(default=50_000_000, ge=1, description="of an image, in all")
     max_media_bytes: int = Field(default=32 * 1024 * 1024, ge=1, description="per image")
     max_media: int = Field(default=16, ge=0, description="images per conversation")
     max_characters: int = Field(default=100_000, ge=1, description="of text per conversation")

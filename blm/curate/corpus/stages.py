@@ -2,7 +2,8 @@
 
     read ─▶ licence ─▶ validate ─▶ normalise ─▶ quality ─▶ language ─▶ mask ─▶ dedup ─▶ split ─▶ written
 
-Reasons: licence: licence. Validate: bad_media, unsupported_media, media_too_small, media_too_large, too_many_media.
+Reasons: licence: licence. Validate: bad_media, unsupported_media, media_too_small, media_too_large, polyglot_media,
+too_many_media.
 Normalise: bad_roles, empty_text, text_too_long. Quality: the names of its rules. Language: wrong_language.
 Dedup: duplicate. Every stage is linear in what passes it.
 """

@@ -1,6 +1,7 @@
 import hashlib
 import io
 import json
+import zipfile
 from typing import cast
 
 import pytest
@@ -22,6 +23,13 @@ def picture(form="PNG", size=(40, 30), **options):
     return stream.getvalue()
 
 
+def archive():
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("a.txt", "hidden")
+    return stream.getvalue()
+
+
 def conversation(*turns, media=(), name="r1", group=""):
     turns = turns or (("user", "What?"), ("assistant", "That."))
     shown = tuple(Part("image", media=i) for i in range(len(media)))
@@ -40,7 +48,16 @@ def run(*items, **limits):
 
 
 def test_the_declared_order():
-    assert list(STAGES) == ["licence", "validate", "normalise", "quality", "language", "mask", "dedup", "split"]
+    assert list(STAGES) == [
+        "licence",
+        "validate",
+        "normalise",
+        "quality",
+        "language",
+        "mask",
+        "dedup",
+        "split",
+    ]
 
 
 @pytest.mark.parametrize(("form", "extension"), [("PNG", "png"), ("JPEG", "jpg"), ("WEBP", "webp")])
@@ -67,6 +84,18 @@ def test_images_are_measured(form, extension):
         ((picture(),), {"max_side": 39}, "media_too_large"),
         ((picture(),), {"max_media_bytes": 100}, "media_too_large"),
         ((picture(), picture()), {"max_media": 1}, "too_many_media"),
+        ((picture(),), {"max_pixels": 1199}, "media_too_large"),
+        ((picture("BMP"),), {}, "unsupported_media"),
+        (
+            (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" width="40" height="30"/>',),
+            {},
+            "bad_media",
+        ),
+        ((b"\n<!DOCTYPE html><img src=x>",), {}, "bad_media"),
+        ((b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 30\n",), {}, "bad_media"),
+        ((picture("JPEG") + archive(),), {}, "polyglot_media"),
+        ((picture("PNG") + b"<script>alert(1)</script>",), {}, "polyglot_media"),
+        ((picture("JPEG", comment=b"<?php system('id'); ?>"),), {}, "polyglot_media"),
     ],
 )
 def test_unusable_media_are_dropped_with_a_reason(media, limits, reason):

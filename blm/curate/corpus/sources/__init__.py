@@ -15,7 +15,7 @@ from blm.curate.corpus.config import SourceConfig
 from blm.curate.corpus.conversation import Conversation, Drop
 from blm.curate.corpus.sources.cosmos_reason1 import cosmos_reason1_files, read_cosmos_reason1
 from blm.curate.corpus.sources.egothink import egothink_files, read_egothink
-from blm.curate.corpus.sources.huggingface import datasets_identity, read_datasets
+from blm.curate.corpus.sources.huggingface import datasets_files, datasets_identity, read_datasets
 from blm.curate.corpus.sources.image_folder import image_folder_files, read_image_folder
 from blm.curate.corpus.sources.lerobot import read_lerobot
 from blm.curate.corpus.sources.llava import llava_files, read_llava
@@ -62,7 +62,7 @@ SOURCE_KINDS = {
     "lerobot": SourceKind(read_lerobot),
     "llava": SourceKind(read_llava, llava_files),
     "parquet": SourceKind(read_parquet, parquet_files),
-    "datasets": SourceKind(read_datasets, identity=datasets_identity),
+    "datasets": SourceKind(read_datasets, datasets_files, datasets_identity),
     "webdataset": SourceKind(read_webdataset, webdataset_files),
     "images": SourceKind(read_image_folder, image_folder_files),
     "cosmos-reason1": SourceKind(read_cosmos_reason1, cosmos_reason1_files),

@@ -23,7 +23,7 @@ from blm.curate.corpus.config import SourceConfig
 from blm.curate.corpus.conversation import Conversation, Drop
 from blm.curate.corpus.sources.parquet import table_mapper
 from blm.curate.corpus.sources.rows import checked_rows, read_rows, row_files
-from blm.curate.corpus.sources.turns import RowPlace, conversations_of_row
+from blm.curate.corpus.sources.turns import RowPlace, conversations_of_row, files_of_row
 from blm.schemas.errors import ConfigError, DatasetError
 
 _STATE_FILE = "state.json"
@@ -44,6 +44,21 @@ def read_datasets(path: Path, config: SourceConfig) -> Iterator[Conversation | D
         place = RowPlace.of(part, path, config)
         for number, row in enumerate(rows):
             yield from conversations_of_row(row, number, place, mapper, config.media_root or path, config)
+
+
+def datasets_files(path: Path, config: SourceConfig) -> Iterator[Path]:
+    """The files of rows and the media they name, each once."""
+    if config.options.get("hub"):
+        return
+    mapper, root = table_mapper(config), config.media_root or path
+    seen: set[Path] = set()
+    for part, rows in _local_parts(path, config):
+        yield part
+        for row in rows:
+            for found in files_of_row(row, mapper, root):
+                if found not in seen:
+                    seen.add(found)
+                    yield found
 
 
 def datasets_identity(path: Path, config: SourceConfig) -> str | None:

@@ -141,13 +141,14 @@ def referenced_files(files: Sequence[Path], mapper: Mapper, config: SourceConfig
         yield path
         root = config.media_root or path.parent
         for row in read_rows(path, config.limits):
-            for found in _files_of_row(row, mapper, root):
+            for found in files_of_row(row, mapper, root):
                 if found not in seen:
                     seen.add(found)
                     yield found
 
 
-def _files_of_row(row: Any, mapper: Mapper, root: Path) -> Iterator[Path]:
+def files_of_row(row: Any, mapper: Mapper, root: Path) -> Iterator[Path]:
+    """The media files that a row uses, as far as they are there."""
     try:
         if isinstance(row, RowError):
             return
