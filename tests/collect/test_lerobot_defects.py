@@ -80,7 +80,7 @@ def test_a_stalled_encoder_shifts_the_video_there_and_repeats_here(
 
     dataset = stock_dataset(tmp_path / "stock", encoder_queue_maxsize=2)
     queue_class = type("StallingQueue", (video_utils.queue.Queue,), {})
-    queue_class.get = stalling(video_utils.queue.Queue.get)  # type: ignore[attr-defined]
+    queue_class.get = stalling(video_utils.queue.Queue.get)
     with monkeypatch.context() as patch:
         names = vars(video_utils.queue) | {"Queue": queue_class}
         patch.setattr(video_utils, "queue", SimpleNamespace(**names))
@@ -90,7 +90,7 @@ def test_a_stalled_encoder_shifts_the_video_there_and_repeats_here(
                 time.sleep(0.005)
             dataset.save_episode()
     dataset.finalize()
-    read = LeRobotDataset("blm/stock", root=tmp_path / "stock", video_backend="pyav")
+    read: Any = LeRobotDataset("blm/stock", root=tmp_path / "stock", video_backend="pyav")
     assert len(read) == 80
     shown = [
         round((float(read[row]["observation.images.top"].mean()) * 255 - 40) / 3)
@@ -163,7 +163,7 @@ def test_a_killed_session_is_lost_there_and_whole_here(tmp_path: Path):
         pq.read_table(data)
     with pytest.raises(Exception):  # noqa: B017, PT011 - whichever: it cannot be opened
         LeRobotDataset("blm/stock", root=tmp_path / "stock")
-    ours = LeRobotDataset("blm/ours", root=tmp_path / "ours", video_backend="pyav")
+    ours: Any = LeRobotDataset("blm/ours", root=tmp_path / "ours", video_backend="pyav")
     assert (ours.num_episodes, len(ours)) == (2, 40)
     assert float(ours[39]["observation.images.top"].mean()) * 255 == pytest.approx(brightness(19), abs=2)
     DatasetWriter.resume(
@@ -172,7 +172,7 @@ def test_a_killed_session_is_lost_there_and_whole_here(tmp_path: Path):
     assert check_live(tmp_path / "ours") == 2
 
 
-def stock_record_loop(dataset: Any, robot: Any, teleoperator: Any, seconds: float, fps: int) -> None:
+def stock_record_loop(dataset: Any, robot: Any, teleoperator: Any, seconds: Any, fps: int) -> None:
     from lerobot.processor import make_default_processors
     from lerobot.scripts.lerobot_record import record_loop
 
