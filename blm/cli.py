@@ -682,12 +682,16 @@ def build_splits(
 def build_corpus(
     source: Annotated[
         list[str] | None,
-        typer.Option(metavar="KIND:PATH", help="lerobot:DATASET or llava:FILE; may be repeated."),
+        typer.Option(metavar="KIND:PATH", help="lerobot, llava, parquet, images, … and a path; may be repeated."),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder of the build.", show_default="corpus")] = None,
     config: Annotated[Path | None, typer.Option(help="corpus.yaml; options here win over it.")] = None,
     questions: Annotated[
         int | None, typer.Option(min=1, help="Questions asked about each recorded episode.")
+    ] = None,
+    benchmark: Annotated[
+        list[Path] | None,
+        typer.Option(help="File of questions that must not be trained on; may be repeated."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Decides wordings, frames and splits.")] = None,
     overwrite: OverwriteBuild = False,
@@ -703,6 +707,7 @@ def build_corpus(
     from blm.curate.corpus.config import CorpusConfig, read_corpus_config
 
     given = {"sources": source or None, "questions_per_episode": questions, "seed": seed}
+    given["benchmarks"] = benchmark or None
     settings = _build_settings(given, config, output, Path("corpus"), overwrite)
     built = read_corpus_config(config, **settings) if config else _checked(CorpusConfig, **settings)
     with _progress_bar(as_json) as progress:
@@ -714,6 +719,7 @@ def build_corpus(
     _print_build(summary.output, counts.inputs, counts.kept, counts.dropped, "conversations")
     sizes = ", ".join(f"{split} {count}" for split, count in summary.samples.items())
     typer.echo(f"{summary.shards} shards, {summary.bytes / 1e6:.1f} MB; conversations per split: {sizes}")
+    typer.echo(f"report: {summary.output / 'report.html'}")
     typer.echo(f"next: blm train stage1 --corpus {summary.output} --backbone tiny --output runs/stage1")
 
 

@@ -38,7 +38,9 @@ def corpus_card(
         ),
         "## What was dropped",
         _table(["stage", "in", "kept", "dropped", "why"], [_stage_row(report) for report in reports]),
-        "Each input that was left out is named in `dropped.parquet`, with the field at fault.",
+        "Each input that was left out is named in `dropped.parquet`, with the field at fault; what it was alike in "
+        "`near_duplicates.parquet`, what it shared with a benchmark in `contamination.parquet`. `report.html` shows "
+        "examples.",
         "## Form",
         "WebDataset shards: `<id>.json` is the record (also a row of `records.parquet`), `<id>.<i>.<ext>` its media. "
         "`index.parquet` has the place of each member, `manifest.parquet` a row per shard. Points in answers are "

@@ -28,6 +28,7 @@ FAMILIES_SHOWN, CLUSTERS_SHOWN, MATCHES_SHOWN, IMAGES_SHOWN = 12, 8, 12, 6
 MOSAIC_COLUMNS, MOSAIC_ROWS = 12, 5
 _TILE = (160, 120)
 _EXAMPLE = (300, 225)
+_PAIRED = (240, 180)
 _TEXT = 160
 
 
@@ -285,7 +286,7 @@ def _thumbnail(content: bytes, size: tuple[int, int]) -> Image.Image | None:
 
 def _pair(one: Conversation, other: Conversation) -> Image.Image | None:
     """The first image of each, side by side."""
-    thumbnails = [_thumbnail(each.media[0], _EXAMPLE) for each in (one, other) if each.media]
+    thumbnails = [_thumbnail(each.media[0], _PAIRED) for each in (one, other) if each.media]
     shown = [image for image in thumbnails if image]
     if len(shown) < 2:
         return None
