@@ -1,6 +1,7 @@
 """A policy drives until a person takes over, and again once the person lets go: corrections where they are needed.
 
-The frames in which the person drove are marked, so that training can tell them apart (DAgger).
+The frames in which the person drove are marked, so that training can tell them apart (DAgger): by
+`Command.intervention`, and in the recording by their sub-task.
 """
 
 from __future__ import annotations
@@ -10,6 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 from blm.schemas.rollout import Agent, Command, EpisodeStart, Observation
+
+TAKE_OVER = "take-over"
+"""Sub-task of the frames in which the person drives."""
+POLICY = "policy"
+"""Sub-task of the others, where the policy names none itself."""
 
 
 class TakeOverAgent:
@@ -52,10 +58,11 @@ class TakeOverAgent:
             (self._person if wanted else self._policy).reset(self._start, observation)
         if self._driving:
             self._ticks += 1
-            return replace(self._person.act(observation), intervention=True)
+            return replace(self._person.act(observation), intervention=True, subtask=TAKE_OVER)
         if self._watch is not None:
             self._watch(observation)
-        return self._policy.act(observation)
+        command = self._policy.act(observation)
+        return replace(command, subtask=command.subtask or POLICY)
 
     def metrics(self) -> Mapping[str, Any]:
         return dict(self._policy.metrics()) | {

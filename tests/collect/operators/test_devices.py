@@ -158,6 +158,7 @@ def test_a_person_takes_over_and_gives_back():
     commands = [agent.act(observation) for _ in range(4)]
     assert [command.values[0] for command in commands] == [1.0, 2.0, 2.0, 1.0]
     assert [command.intervention for command in commands] == [False, True, True, False]
+    assert [command.subtask for command in commands] == ["policy", "take-over", "take-over", "policy"]
     assert (policy.resets, person.resets) == (2, 1)
     assert agent.operator == "policy:run"
     assert agent.metrics() == {"resets": 2, "interventions": 1, "intervention_ticks": 2}
