@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from blm.curate.corpus import build
 from blm.curate.corpus.benchmark_items import BenchmarkItem
 from blm.curate.corpus.build import build_corpus
 from blm.curate.corpus.comparison import compare
@@ -199,6 +200,28 @@ def test_a_build_leaves_out_and_names_what_is_alike_and_contaminated(rows, tmp_p
         }
     )
     assert build_corpus(moved).reused == summary.shards
+
+
+@pytest.mark.parametrize("moment", ["compare", "corpus_page"])
+def test_a_build_cut_short_while_comparing_ends_in_the_same_bytes(rows, tmp_path, monkeypatch, moment):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    def built(name):
+        output = tmp_path / name
+        build_corpus(CorpusConfig(sources=(f"llava:{rows}",), output=output))  # type: ignore[arg-type]
+        return {path.name: path.read_bytes() for path in output.iterdir()}
+
+    whole = built("whole")
+    monkeypatch.setattr(build, moment, stop)
+    with pytest.raises(KeyboardInterrupt):
+        built("cut")
+    monkeypatch.undo()
+    assert not (tmp_path / "cut/manifest.json").exists()
+    # As after a kill, which leaves the spool behind.
+    (tmp_path / "cut/.unfinished/spool").mkdir()
+    (tmp_path / "cut/.unfinished/spool/media").write_bytes(b"half")
+    assert built("cut") == whole
 
 
 def test_two_benchmarks_of_one_name_are_refused(rows, tmp_path):
