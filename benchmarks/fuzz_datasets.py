@@ -10,6 +10,7 @@ import argparse
 import resource
 import sys
 import tempfile
+import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def main() -> int:
     )
     parser.add_argument("--cases", type=int, default=2000)
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no case after so many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, help="this case alone, with its files kept")
     chosen = parser.parse_args()
@@ -34,13 +36,16 @@ def main() -> int:
             print(run_case(bases, scratch, chosen.seed, chosen.only, keep=True), f"\nin {scratch}")
             return 0
         numbers = range(chosen.first, chosen.first + chosen.cases)
-        cases = []
+        cases: list[Case] = []
+        begun = time.monotonic()
         for case in run_cases(bases, Path(folder) / "cases", chosen.seed, numbers):
             cases.append(case)
             for violation in case.violations:
                 print(
                     f"case {case.number} ({case.base}; {', '.join(case.mutations)}): {violation}", flush=True
                 )
+            if time.monotonic() - begun > chosen.seconds:
+                break
     print_table(cases)
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     print(f"\n{sum(one.ru_utime + one.ru_stime for one in used):.0f} CPU s in all; slowest case ", end="")

@@ -200,9 +200,9 @@ def _episode_row(
     missing, counts = [], [result["length"]]
     for stream in streams:
         prefix = f"videos/{stream.feature}"
-        from_s, to_s = row.get(f"{prefix}/from_timestamp"), row.get(f"{prefix}/to_timestamp")
+        from_s, to_s = (_time(row.get(f"{prefix}/{end}_timestamp")) for end in ("from", "to"))
         file = _video_file(root, info, row, stream)
-        if file is None or not (_is_time(from_s) and _is_time(to_s)):
+        if file is None or from_s is None or to_s is None:
             missing.append(stream.name)
             continue
         counts.append(round((to_s - from_s) * rate_hz))
@@ -234,8 +234,8 @@ def _length(told: int | None) -> int:
     return told if told is not None and 0 <= told <= MAX_EPISODE_FRAMES else -1
 
 
-def _is_time(seconds: float | None) -> bool:
-    return seconds is not None and 0 <= seconds <= _LONGEST_VIDEO_S
+def _time(seconds: float | None) -> float | None:
+    return seconds if seconds is not None and 0 <= seconds <= _LONGEST_VIDEO_S else None
 
 
 def _all_facts(

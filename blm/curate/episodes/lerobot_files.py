@@ -160,7 +160,7 @@ def read_episode_metadata(root: Path) -> pa.Table:
 def _metadata_problem(file: Path) -> str | None:
     """By its footer; tasks are lists, and texts may be long."""
     values = dict.fromkeys(("episode_index", "length", "data/chunk_index", "data/file_index"), 1)
-    return table_problem(file, MAX_EPISODES, {**values, "tasks": 1000})
+    return table_problem(file, MAX_EPISODES, {**values, "tasks": 100_000})
 
 
 def _is_used(name: str) -> bool:
