@@ -55,6 +55,7 @@ class LeRobotArm:
     Attributes:
         line: the guard, None for other robots.
         held_itself: the arm was holding itself up (torque on) when it was connected.
+        on_trouble: called as soon as something fails, before it is found out what; asking around takes a while.
         repeated_frames: camera name → pictures that were the same as at the tick before.
     """
 
@@ -75,12 +76,14 @@ class LeRobotArm:
         self.robot = robot
         self.line = line_of(robot)
         self.held_itself = False
+        self.on_trouble: Callable[[], None] | None = None
         self.repeated_frames: dict[str, int] = {}
         self._embodiment = embodiment
         self._links = [(links or {}).get(name) or AxisLink.same(name) for name in embodiment.axis_names]
         self._lock = threading.RLock()
         self._health = ServoHealth(notify, health)
         self._next_temperature_s = 0.0
+        self._in_trouble = False
         self._last_images: dict[str, np.ndarray] = {}
         self._last_times: dict[str, float] = {}
         self._check_features()
@@ -246,6 +249,12 @@ class LeRobotArm:
         """What is broken, by asking around: which camera, which servo, or the port itself."""
         if isinstance(error, HardwareError):
             return error
+        if self.on_trouble is not None and not self._in_trouble:
+            self._in_trouble = True
+            try:
+                self.on_trouble()
+            finally:
+                self._in_trouble = False
         for name, camera in getattr(self.robot, "cameras", {}).items():
             if (broken := _camera_fault(camera, connecting=doing == "connect")) and self._line_is_fine():
                 return HardwareError(f"camera '{name}' {broken}.", "Check its cable and its index.")

@@ -111,6 +111,7 @@ class HardwareEnvironment:
         self._rest = None if self.arm.held_itself else self._reading.state
         self.safety.begin(self._reading.state)
         self._watchdog = Watchdog(self._hold_still, self.safety.config.watchdog_s)
+        self.arm.on_trouble = self._in_trouble
         self.safety.stop.listen(self._on_stop)
         self._counted = self._counts()
 
@@ -258,13 +259,16 @@ class HardwareEnvironment:
         )
 
     def _read(self) -> Reading:
-        """Measure; where that fails, tell what still listens to hold before passing the error on."""
+        """Measure; where that fails, what still listens was told to hold before the error comes."""
         try:
             return self.arm.read()
         except HardwareError:
-            self._watchdog.rest()
-            self._try_to_hold(self._reading.state)
+            self._in_trouble()
             raise
+
+    def _in_trouble(self) -> None:
+        self._watchdog.rest()
+        self._try_to_hold(self._reading.state)
 
     def _first_reading(self) -> Reading:
         try:

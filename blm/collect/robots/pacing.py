@@ -49,5 +49,5 @@ class Pacer:
         behind = now - due
         if behind > _LATE_SHARE * self.period_s:
             self.late += 1
-            self._tick += int(behind / self.period_s)
+            self._tick += int(behind / self.period_s + 1e-6)
         return now

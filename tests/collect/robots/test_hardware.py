@@ -47,17 +47,40 @@ def test_a_step_sends_what_safety_admits_and_says_so(bus: EmulatedBus, open_envi
     assert environment.metrics()["limited_ticks"] > 10
 
 
-def test_ticks_keep_an_absolute_schedule(open_environment: Open) -> None:
+def test_a_stall_is_counted_and_times_are_measured(open_environment: Open) -> None:
     environment = open_environment()
     times = [environment.reset(0).time_s]
-    for tick in range(40):
-        if tick == 20:
+    for tick in range(10):
+        if tick == 5:
             time.sleep(0.05)
-        times.append(environment.step(MIDDLE).observation.time_s)
-    assert times[0] == pytest.approx(0.0, abs=0.02)
-    phases = np.array(times[1:]) * 50.0 % 1.0
-    assert np.median(np.minimum(phases, 1 - phases)) < 0.1
-    assert environment.metrics()["late_ticks"] >= 1
+        observation = environment.step(MIDDLE).observation
+        times.append(observation.time_s)
+        assert observation.image_times_s is not None
+        assert abs(observation.time_s - observation.image_times_s["top"]) < 0.5
+    assert environment.late_ticks == environment.metrics()["late_ticks"] >= 1
+    assert times[6] - times[5] > 0.05
+    assert (np.diff(times) > 0).all()
+
+
+def test_while_paused_the_arm_holds_and_time_stands_still(open_environment: Open) -> None:
+    paused = threading.Event()
+    environment = open_environment(paused=paused.is_set)
+    environment.reset(0)
+    paused.set()
+    threading.Timer(0.4, paused.clear).start()
+    began = time.monotonic()
+    environment.step(MIDDLE + 30.0)
+    assert time.monotonic() - began >= 0.4
+    assert environment.late_ticks == 0
+
+
+def test_one_robot_serves_several_tasks(open_environment: Open) -> None:
+    environment = open_environment()
+    other = environment.with_task("fold the towel")
+    assert environment.reset(0).instruction in environment.describe().task.instructions
+    assert other.reset(0).instruction == "fold the towel"
+    assert other.describe().task.name == "fold-the-towel"
+    assert other.step(MIDDLE).action.shape == (6,)
 
 
 def test_reset_leads_the_arm_home_slowly(bus: EmulatedBus, open_environment: Open) -> None:
@@ -107,7 +130,7 @@ def test_corrupted_packets_are_retried_and_counted(bus: EmulatedBus, open_enviro
     for _ in range(4):
         bus.corrupt(1)
         environment.step(MIDDLE)
-    assert environment.metrics()["bus_corrupted"] == 4
+    assert environment.metrics()["bus_corrupted"] >= 4
 
 
 def test_an_overload_warns_then_stops(bus: EmulatedBus, open_environment: Open) -> None:
@@ -158,7 +181,7 @@ def test_a_hanging_operator_makes_the_arm_hold(bus: EmulatedBus, open_environmen
     ahead = bus.goals[-1][1]["shoulder_pan"]
     time.sleep(0.4)
     held = bus.goals[-1][1]["shoulder_pan"]
-    assert environment.metrics()["watchdog_holds"] == 1
+    assert environment.metrics()["watchdog_holds"] >= 1
     assert held < ahead - 100
     bus.servos["shoulder_pan"].blocked = False
     after = environment.step(MIDDLE + np.array([80.0, 0, 0, 0, 0, 0])).action[0]
