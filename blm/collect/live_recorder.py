@@ -122,6 +122,7 @@ class LiveRecorder:
         self._review = review
         self._started = 0
         self._held: _Ended | None = None
+        self._ended = self._dealt_with = 0  # each is counted by one thread
         self._kept = [attempt.task for attempt in self._recorder.writer.attempts if attempt.kept]
         self._start: EpisodeStart | None = None
         self._episode: LiveEpisodeWriter | None = None
@@ -242,7 +243,7 @@ class LiveRecorder:
         late, jitter = shown.timing() if shown is not None else (0, 0.0)
         return LiveStatistics(
             episodes=self.episodes,
-            saving=self._saving.pending,
+            saving=self._ended - self._dealt_with,
             recording=self._episode is not None,
             frames=shown.frames if shown is not None else 0,
             late_ticks=late,
@@ -283,6 +284,7 @@ class LiveRecorder:
         keep = keep and ended.episode.frames > 0
         if keep:
             self._kept.append(ended.start.task.name)
+        self._ended += 1
         saved = self._saving.submit(lambda: self._save(ended, keep=keep, success=success, noted=noted))
         with contextlib.suppress(TimeoutError):
             saved.result(SETTLE_S)
@@ -305,6 +307,8 @@ class LiveRecorder:
         except BaseException as error:
             self._failure = self._failure or error
             ended.episode.discard()
+        finally:
+            self._dealt_with += 1
 
     def _of_this_session(self, change: Callable[[], int]) -> bool:
         """Change the episode saved last, after what is being saved, and wait for it; False if there is none."""
@@ -347,14 +351,8 @@ class _SavingThread:
 
     def __init__(self) -> None:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._submitted = self._done = 0  # each is counted by one thread
         self._thread = threading.Thread(target=self._run, name="save episodes", daemon=True)
         self._thread.start()
-
-    @property
-    def pending(self) -> int:
-        """Pieces of work not done yet."""
-        return self._submitted - self._done
 
     def submit[Result](self, work: Callable[[], Result]) -> Future[Result]:
         future: Future[Result] = Future()
@@ -365,7 +363,6 @@ class _SavingThread:
             except BaseException as error:
                 future.set_exception(error)
 
-        self._submitted += 1
         self._work.put(run)
         return future
 
@@ -377,4 +374,3 @@ class _SavingThread:
     def _run(self) -> None:
         while (run := self._work.get()) is not None:
             run()
-            self._done += 1

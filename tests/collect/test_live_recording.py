@@ -104,6 +104,27 @@ def test_a_stalled_encoder_repeats_and_counts(tmp_path: Path, monkeypatch: pytes
     assert marks(tmp_path / "data", "top", 1)[0] == 0, "the next episode has pictures of its own"
 
 
+def test_where_a_recording_stands(tmp_path: Path):
+    cell, seen = LiveWorkcell(), []
+
+    class Look:
+        def on_start(self, start: object) -> None: ...
+
+        def on_step(self, step: object) -> None:
+            seen.append(recorder.statistics())
+
+        def on_end(self, end: object) -> None: ...
+
+    with LiveRecorder(tmp_path / "data", cell.embodiment) as recorder:
+        assert (recorder.statistics().frames, recorder.statistics().saving) == (0, 0)
+        run_episode(cell, EndlessAgent(10), [recorder, Look()], 7)
+    assert [(status.recording, status.frames) for status in seen] == [(True, n) for n in range(1, 11)]
+    after = recorder.statistics()
+    assert (after.recording, after.episodes, after.saving) == (False, 1, 0)
+    assert after.last is not None
+    assert after.last.jitter_ms == after.jitter_ms > 0
+
+
 def test_a_camera_slower_than_the_loop(tmp_path: Path):
     """A picture that was there already is not encoded as a new one."""
     cell = LiveWorkcell()
