@@ -639,6 +639,9 @@ def build_splits(
     ray_address: Annotated[
         str | None, typer.Option(help="Ray cluster.", show_default="RAY_ADDRESS, else one started here")
     ] = None,
+    follow_links: Annotated[
+        bool | None, typer.Option("--follow-links", help="Trust links that lead out of a dataset.")
+    ] = None,
     overwrite: OverwriteBuild = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -661,6 +664,7 @@ def build_splits(
         "memory": memory,
         "engine": engine,
         "ray_address": ray_address,
+        "follow_links": follow_links,
     }
     settings = _build_settings(given, config, output, Path("splits"), overwrite)
     built = read_splits_config(config, **settings) if config else _checked(SplitsConfig, **settings)
