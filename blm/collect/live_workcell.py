@@ -161,6 +161,7 @@ def _browser(
     features = {
         "can_take_over": config.operator.startswith("policy:"),
         "several_tasks": len(config.all_tasks) > 1,
+        "keys": dict(KeyMap.parse(config.keys).keys),
     }
     server = BrowserServer(link, bind=config.bind, port=config.web_port, on_gone=lambda: _pause(controls))
     agent = BrowserAgent(link, cell.driver(), cell.view, features)

@@ -32,7 +32,7 @@ def paced(clock: Clock, work_s: list[float], **options: object) -> PacedEnvironm
         clock.now += work_s.pop(0)
         return step(values)
 
-    environment.step = slow  # type: ignore[method-assign]
+    environment.step = slow
     return PacedEnvironment(environment, clock=clock, sleep=clock.sleep, **options)  # type: ignore[arg-type]
 
 

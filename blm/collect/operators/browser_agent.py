@@ -23,10 +23,10 @@ class BrowserAgent:
         link: BrowserLink,
         driver: ToolDriver,
         view_of: Callable[[str], SceneView],
-        features: Mapping[str, bool] | None = None,
+        features: Mapping[str, Any] | None = None,
     ) -> None:
         """`view_of` gives the workspace to show for a task's name. `features` tell the page which buttons make sense:
-        `can_take_over`, `several_tasks`."""
+        `can_take_over`, `several_tasks`; and, as `keys`, which key means which control."""
         self._link = link
         self._driver = driver
         self._view_of = view_of

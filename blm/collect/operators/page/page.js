@@ -3,9 +3,11 @@
 
 const element = (id) => document.getElementById(id);
 const view = new View(element("view"));
-const KEYS = {
-  ArrowRight: "advance", n: "advance", ArrowLeft: "re-record", r: "re-record", Escape: "stop", q: "stop", p: "pause",
-  y: "success", f: "failure", Backspace: "discard-last", t: "next-task", h: "take-over", " ": "emergency-stop",
+/* Which key means which control; the session says so. */
+let keys = { space: "emergency-stop" };
+const KEY_NAMES = {
+  ArrowRight: "right", ArrowLeft: "left", ArrowUp: "up", ArrowDown: "down", Escape: "escape", " ": "space", Enter: "enter",
+  Tab: "tab", Backspace: "backspace",
 };
 const ALLOWED = {
   ready: ["advance", "discard-last", "next-task", "stop", "emergency-stop"],
@@ -85,6 +87,7 @@ function setPhase(name) {
 
 function showStatus(status) {
   if (status.phase !== phase) setPhase(status.phase);
+  keys = status.keys || keys;
   element("instruction").textContent = status.instruction;
   element("count").textContent = `${status.kept} of ${status.wanted} kept`;
   element("elapsed").textContent = ["recording", "paused", "review"].includes(phase) ? `${status.elapsed_s.toFixed(1)} s` : "";
@@ -196,9 +199,10 @@ addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const sliding = event.target.matches && event.target.matches("input");
-  if (KEYS[key] && !(sliding && key.startsWith("Arrow"))) {
+  const control = keys[KEY_NAMES[key] || key.toLowerCase()];
+  if (control && !(sliding && key.startsWith("Arrow"))) {
     event.preventDefault();
-    if (!event.repeat) press(KEYS[key]);
+    if (!event.repeat) press(control);
   } else if (key === "g" && !event.repeat) {
     wish.opening = wish.opening > 0.5 ? 0 : 1;
     change();
