@@ -22,6 +22,7 @@ SHINGLE_WORDS = 5
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _INVERSE = np.uint64(pow(int(_BASE), -1, 2**64))
 _WORD, _OWN_WORD = 1, 2
+_ASCII_WORDS = re.compile(r"[0-9a-z]+")
 _WORDS = re.compile(rb"[\xe3-\xed][0-9a-z\x80-\xe2\xee-\xff]*|[0-9a-z\x80-\xe2\xee-\xff]+")
 """A run of word bytes; one that begins a character which is a word of its own (see `_classes`) begins another."""
 
@@ -62,6 +63,8 @@ def shingle_sets(texts: pa.Array, width: int = SHINGLE_WORDS) -> ShingleSets:
 
 def words_of(text: str) -> list[str]:
     """The words of a text, in order, as `shingle_sets` sees them."""
+    if text.isascii():
+        return _ASCII_WORDS.findall(text.lower())
     lowered = _lowered(pa.array([text]))[0].as_py().encode()
     return [word.decode(errors="replace") for word in _WORDS.findall(lowered)]
 
