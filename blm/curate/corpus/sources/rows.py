@@ -22,6 +22,7 @@ from blm.schemas.errors import DatasetError
 ROW_FILE_ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".parquet")
 _CHUNK_BYTES = 1 << 20
 _BATCH_ROWS = 64
+_AFTER_VALUES = frozenset(" \t\r\n,]")
 
 
 class RowError(Exception):
@@ -172,8 +173,8 @@ class _TextWindow:
         while True:
             try:
                 value, end = self._parser.raw_decode(self._text, self._at)
-                # A number may go on behind the window's edge.
-                if end < len(self._text) or self._ended:
+                # A number may go on behind the window's edge: '1' may be the beginning of '1.5'.
+                if self._ended or self._text[end : end + 1] in _AFTER_VALUES:
                     self._at = end
                     return value
             except (ValueError, RecursionError) as error:
