@@ -203,7 +203,9 @@ def test_nothing_left_is_an_error_that_says_why_and_leaves_no_trace(rows, tmp_pa
 
 
 def test_mistakes_are_named(rows, tmp_path):
-    with pytest.raises(UnknownNameError, match=r"corpus source 'lava' not found; there are: .*lerobot, llava"):
+    with pytest.raises(
+        UnknownNameError, match=r"corpus source 'lava' not found; there are: .*lerobot, llava"
+    ):
         build_corpus(config_for(f"lava:{rows}", output=tmp_path / "out"))
     with pytest.raises(DatasetError, match=r"none\.json does not exist"):
         build_corpus(config_for("llava:none.json", output=tmp_path / "out"))
