@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from blm.collect.session import CollectConfig, collect
 from blm.curate.corpus.config import SourceConfig
+from blm.curate.corpus.conversation import Conversation
 from blm.curate.corpus.questions import QUESTION_KINDS
 from blm.curate.corpus.sources.lerobot import read_lerobot
 from tests.curate.corpus.truth import Truth, agrees, asked, expected_answer
@@ -52,6 +53,7 @@ def test_two_thousand_answers_agree_with_the_simulator(tmp_path):
         truth = SimulatedTruth(root)
         config = SourceConfig(name="d", licence="MIT", questions_per_episode=256)
         for conversation in read_lerobot(root, config):
+            assert isinstance(conversation, Conversation)
             question, answer, origin = asked(conversation.record.to_row())
             kind, episode, frame = origin["question"], origin["episode"], origin["frame"]
             question = question.split("\nA. ")[0]
