@@ -19,7 +19,9 @@ from blm.schemas.yaml_model import FrozenModel, read_yaml, validate
 class Source(FrozenModel):
     """Where conversations come from. In `corpus.yaml` and on the command line it may be given as 'KIND:PATH'."""
 
-    kind: str = Field(description="lerobot, llava, parquet, … (docs/corpus.md), or one of an installed package")
+    kind: str = Field(
+        description="lerobot, llava, parquet, … (docs/corpus.md), or one of an installed package"
+    )
     path: Path
     name: str | None = Field(default=None, description="name in the build; default: the file's or folder's")
     licence: str | None = Field(default=None, description="default: the build's `licence`")
