@@ -110,6 +110,8 @@ def frames_of_table(table: pa.Table, columns: Columns) -> Frames:
     Raises:
         ValueError: a column's values are absent, or vectors differ in length or are too short.
     """
+    if len(set(table.column_names)) < len(table.column_names):
+        raise ValueError("columns come twice")
     return _ordered(
         Frames(
             episode=_whole(table, "episode_index"),

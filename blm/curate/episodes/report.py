@@ -69,7 +69,7 @@ def _recorded_positions(segment: Segment) -> np.ndarray | None:
         mine = table["episode_index"].to_numpy() == segment.row["episode"]
         poses = np.stack(table[EE_POSE].to_pylist()).astype(float)[mine]
         positions = poses[segment.row["start"] : segment.row["stop"], :3]
-    except (OSError, pa.ArrowException, ValueError, TypeError, IndexError):
+    except (OSError, pa.ArrowException, ValueError, TypeError, KeyError, IndexError):
         return None  # no check looks at these, and nothing else needs them
     return positions if positions.shape[1:] == (3,) and np.isfinite(positions).all() else None
 

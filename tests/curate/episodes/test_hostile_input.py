@@ -207,6 +207,10 @@ def _absent(table):
     return table.drop_columns("action")
 
 
+def _twice(table):
+    return table.append_column("frame_index", table["frame_index"])
+
+
 def _fractions(table):
     values = pa.array(np.arange(len(table)) + 0.5)
     return table.set_column(table.column_names.index("frame_index"), "frame_index", values)
@@ -221,10 +225,14 @@ def _long_lists(table):
     return table.set_column(table.column_names.index("action"), "action", values)
 
 
-@pytest.mark.parametrize("change", [_texts, _ragged, _absent, _fractions, _many_rows, _long_lists])
+@pytest.mark.parametrize("change", [_twice, _texts, _ragged, _absent, _fractions, _many_rows, _long_lists])
 def test_a_data_file_of_the_wrong_form_costs_its_episode(root, change):
     edit_rows(data_file(root, 1), change)
-    dropped = [row for row in diagnose(root, fast=True).findings.to_pylist() if row["severity"] == "drop"]
+    dropped = [
+        row
+        for row in diagnose(root, fast=change is not _twice).findings.to_pylist()
+        if row["severity"] == "drop"
+    ]
     expected = "wrong_length" if change is _fractions else "unreadable_data"
     assert [(row["episode"], row["reason"]) for row in dropped] == [(1, expected)]
 
