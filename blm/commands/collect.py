@@ -1,0 +1,315 @@
+"""`blm collect` and `blm collect suite`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from blm.commands.datasets import upload
+from blm.commands.options import (
+    ROBOTS,
+    TASKS,
+    ImageSize,
+    JsonOption,
+    KeepFailures,
+    ModelsOption,
+    NoiseOption,
+    ShadowsOption,
+    VarietyOption,
+)
+from blm.commands.terminal import checked, names, print_json, progress_bar
+
+collect_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+
+
+@collect_app.callback()
+def collect(
+    context: typer.Context,
+    robot: Annotated[str, typer.Option(help=f"Robot: {ROBOTS}, or a YAML file.")] = "so100",
+    task: Annotated[str, typer.Option(help=f"Task: {TASKS}, or a YAML file.")] = "pick-cube",
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes of the task the dataset shall hold.")] = 10,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Scene seed of the first attempt; the next ones follow.")
+    ] = 0,
+    output: Annotated[
+        Path | None, typer.Option(help="Dataset folder.", show_default="recordings/ROBOT-TASK")
+    ] = None,
+    operator: Annotated[
+        str, typer.Option(help="Who demonstrates: planner, leader, gamepad, browser or policy:RUN.")
+    ] = "planner",
+    port: Annotated[
+        str | None, typer.Option(help="Serial port or address of a real arm.", show_default="simulated")
+    ] = None,
+    leader_port: Annotated[str | None, typer.Option(help="Serial port of the leader arm.")] = None,
+    camera: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=INDEX", help="Camera of a real arm; may be repeated.")
+    ] = None,
+    list_devices: Annotated[
+        bool, typer.Option("--list", help="Show the ports and cameras found, and exit.")
+    ] = False,
+    take_over: Annotated[
+        str, typer.Option(help="With policy:RUN, what you take over with: browser, leader, gamepad.")
+    ] = "browser",
+    bind: Annotated[str, typer.Option(help="Address that the browser page is served at.")] = "127.0.0.1",
+    web_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0: any free one.")] = 0,
+    keys: Annotated[
+        str, typer.Option(metavar="KEY=CONTROL,…", help="Other keys or foot pedals, or a YAML file.")
+    ] = "",
+    review: Annotated[
+        bool, typer.Option("--review/--no-review", help="Look at each episode before it is kept.")
+    ] = True,
+    episode_time: Annotated[float, typer.Option(min=1, help="Longest episode of a person, seconds.")] = 60.0,
+    reset_time: Annotated[
+        float | None,
+        typer.Option(min=0, help="Start the next episode by itself, seconds.", show_default="you start it"),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a recording begun earlier.")] = False,
+    keep_failures: KeepFailures = False,
+    image_size: ImageSize = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; the dataset does not depend on it.")] = 1,
+    models: ModelsOption = "own",
+    shadows: ShadowsOption = True,
+    variety: VarietyOption = "none",
+    noise: NoiseOption = 0.0,
+    push_to_hub: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ORG/NAME", help="Then upload it to the Hugging Face Hub, as a private dataset."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Record demonstrations into a LeRobot dataset.
+
+    With nothing attached the robot is simulated and a motion planner demonstrates. A person may name several tasks,
+    with commas.
+
+    Example: blm collect --robot so100 --task pick-cube --episodes 10
+
+    Example: blm collect --robot so100 --port /dev/ttyACM0 --operator leader --leader-port /dev/ttyACM1 --camera top=0
+    """
+    if context.invoked_subcommand is not None:
+        _refuse_options_before(context)
+        return
+    if list_devices:
+        _list_devices()
+        return
+    from blm.collect.sim.variety import Variety
+
+    if push_to_hub is not None:
+        from blm.collect.hub import check_can_push
+
+        check_can_push(push_to_hub)
+    settings: dict[str, Any] = {
+        "robot": robot,
+        "task": task,
+        "episodes": episodes,
+        "seed": seed,
+        "output": output or Path("recordings") / f"{Path(robot).stem}-{Path(names(task)[0]).stem}",
+        "operator": operator,
+        "resume": resume,
+        "keep_failures": keep_failures,
+        "image_size": image_size,
+        "workers": workers,
+        "models": models,
+        "shadows": shadows,
+        "variety": Variety.parse(variety),
+        "noise": noise,
+    }
+    if operator in ("leader", "gamepad", "browser") or operator.startswith("policy:"):
+        live = {
+            "task": names(task)[0],
+            "tasks": names(task),
+            "port": port,
+            "leader_port": leader_port,
+            "cameras": tuple(camera or ()),
+            "take_over": take_over,
+            "bind": bind,
+            "web_port": web_port,
+            "keys": keys,
+            "review": review,
+            "episode_s": episode_time,
+            "reset_s": reset_time,
+        }
+        _collect_live(settings | live, as_json)
+    elif port is not None:
+        from blm.schemas.errors import UsageError
+
+        raise UsageError(
+            f"operator '{operator}' is not available on a real arm; there is: leader, gamepad, browser, policy:RUN.",
+            "Example: --operator leader --leader-port /dev/ttyACM1",
+        )
+    else:
+        _collect_planned(settings, as_json)
+    if push_to_hub is not None:
+        upload(settings["output"], push_to_hub, private=True, quiet=as_json)
+
+
+def _collect_planned(settings: dict[str, Any], as_json: bool) -> None:
+    from blm.collect.attempts import CollectConfig
+    from blm.collect.session import collect as run
+
+    config = checked(CollectConfig, **settings)
+    with progress_bar(as_json) as progress:
+        summary = run(config, progress)
+    if as_json:
+        print_json(summary.model_dump(mode="json") | {"success_rate": summary.success_rate})
+        return
+    dropped = ", ".join(f"{count} {cause}" for cause, count in summary.dropped.items())
+    typer.echo(
+        f"{summary.output}: {summary.episodes} episodes; {summary.succeeded} of {summary.attempts} attempts "
+        f"succeeded ({100 * summary.success_rate:.0f} %), {summary.frames_per_s:.0f} frames/s"
+        + (f"; not kept: {dropped}" if dropped else "")
+    )
+    typer.echo(
+        f"next: blm curate build-splits {summary.output} --output splits, or blm view {summary.output}"
+    )
+
+
+def _collect_live(settings: dict[str, Any], as_json: bool) -> None:
+    """A person at the controls; what is said to them goes to standard error."""
+    from blm.collect.live_config import LiveCollectConfig
+    from blm.collect.live_workcell import collect_live
+
+    policy = None
+    if settings["operator"].startswith("policy:"):
+        from blm.evaluate.agents import policy_agent
+
+        policy, image_size = policy_agent(Path(settings["operator"].removeprefix("policy:")))
+        settings = settings | {"image_size": settings["image_size"] or image_size}
+    config = checked(LiveCollectConfig, **settings)
+    summary = collect_live(config, policy, announce=lambda line: typer.echo(line, err=True))
+    if as_json:
+        print_json(asdict(summary))
+        return
+    typer.echo(
+        f"{summary.output}: {summary.episodes} episodes; {summary.kept} kept now, {summary.dropped} not kept, "
+        f"{summary.discarded} taken out again, {summary.late_ticks} late ticks"
+    )
+    if summary.episodes:
+        typer.echo(f"next: blm curate build-splits {summary.output} --output splits")
+
+
+def _list_devices() -> None:
+    from blm.collect.robots.discovery import found
+
+    devices = found()
+    for port in devices.ports:
+        about = ", ".join(filter(None, (port.description, port.serial_number)))
+        typer.echo(f"port    {port.path}" + (f"  {about}" if about else ""))
+    for camera in devices.cameras:
+        size = f"{camera.width}×{camera.height} at {camera.rate_hz:g} Hz"
+        typer.echo(f"camera  --camera NAME={camera.index}  {camera.kind} {size}")
+    if not devices.ports:
+        typer.echo("no serial ports found")
+    if not devices.cameras:
+        typer.echo("no cameras found")
+
+
+def _refuse_options_before(context: typer.Context) -> None:
+    """Options typed between `collect` and its subcommand would have no effect."""
+    from blm.schemas.errors import UsageError
+
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageError(
+                f"{parameter.opts[0]} stands before '{context.invoked_subcommand}', where it has no effect.",
+                f"Put it behind, or see: blm collect {context.invoked_subcommand} --help",
+            )
+
+
+@collect_app.command("suite")
+def collect_suite(
+    robots: Annotated[
+        str, typer.Option(metavar="NAME,…", help=f"Robots: all, or some of {ROBOTS}, or YAML files.")
+    ] = "all",
+    tasks: Annotated[
+        str, typer.Option(metavar="NAME,…", help=f"Tasks: all, or some of {TASKS}, or YAML files.")
+    ] = "all",
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes per robot and task.")] = 10,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Scene seed of each pair's first attempt; the next ones follow.")
+    ] = 0,
+    output: Annotated[Path, typer.Option(help="Folder of the suite.")] = Path("recordings/suite"),
+    workers: Annotated[int, typer.Option(min=1, help="Processes; no effect on what is recorded.")] = 2,
+    record: Annotated[
+        bool, typer.Option("--record/--no-record", help="Without: make no pictures, only count successes.")
+    ] = True,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a suite begun earlier.")] = False,
+    keep_failures: KeepFailures = False,
+    image_size: ImageSize = None,
+    models: ModelsOption = "own",
+    shadows: ShadowsOption = True,
+    variety: VarietyOption = "none",
+    noise: NoiseOption = 0.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Record every robot at every task in simulation: a dataset per robot, and a report.
+
+    What is recorded depends on the settings alone, not on the number of workers or on interruptions. Ctrl-C keeps
+    everything so far.
+
+    Example: blm collect suite --robots all --tasks all --episodes 100 --workers 2 --output recordings/suite
+    """
+    from blm.collect.sim.variety import Variety
+    from blm.collect.suite import SuiteConfig
+    from blm.collect.suite import collect_suite as run
+
+    config = checked(
+        SuiteConfig,
+        robots=names(robots),
+        tasks=names(tasks),
+        episodes=episodes,
+        seed=seed,
+        output=output,
+        workers=workers,
+        record=record,
+        resume=resume,
+        keep_failures=keep_failures,
+        image_size=image_size,
+        models=models,
+        shadows=shadows,
+        variety=Variety.parse(variety),
+        noise=noise,
+    )
+    with progress_bar(as_json) as progress:
+        summary = run(config, progress)
+    if as_json:
+        typer.echo((summary.output / "suite.json").read_text(encoding="utf-8"), nl=False)
+    else:
+        _print_suite(summary)
+    if not summary.complete:
+        raise typer.Exit(1)
+
+
+def _print_suite(summary: Any) -> None:
+    """Success per robot and task, causes of failure, and how to go on."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from blm.collect.suite_report import counts_by_task
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("task", *summary.robots, "all"):
+        table.add_column(column, justify="left" if column == "task" else "right")
+    for row in counts_by_task(summary):
+        table.add_row(*row)
+    Console().print(table)
+    for pair in summary.pairs:
+        for failure in pair.failures:
+            typer.echo(f"{pair.name}: {len(failure.seeds)} × {failure.cause}")
+    for pair in summary.pairs:
+        if pair.error:
+            typer.secho(f"{pair.name}: {pair.error}", fg="red", err=True)
+    if summary.interrupted:
+        typer.echo(f"stopped; everything so far is in {summary.output}")
+        typer.echo("next: the same command with --resume goes on")
+        return
+    typer.echo(f"report: {summary.output / 'README.md'}")
+    if summary.settings["record"]:
+        datasets = " ".join(str(summary.output / robot) for robot in summary.robots)
+        typer.echo(f"next: blm curate build-splits {datasets} --output splits")

@@ -1,0 +1,201 @@
+"""`blm curate`: look at datasets, build splits, build a corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from blm.commands.options import JsonOption, OverwriteBuild
+from blm.commands.terminal import checked, given_only, plain, print_json, progress_bar
+
+curate_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Turn recordings and sources into shards."
+)
+
+
+@curate_app.command("inspect")
+def inspect(
+    datasets: Annotated[
+        list[Path] | None,
+        typer.Argument(help="LeRobot datasets: folders, folders of them, or ORG/NAME.", show_default=False),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="splits.yaml; its datasets and their overrides.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what is in datasets, and what was inferred: robot, axes, state, action, cameras. Nothing is built.
+
+    Example: blm curate inspect recordings/so100-push-cube
+    """
+    from blm.curate.episodes.config import SplitsConfig, read_splits_config
+    from blm.curate.episodes.inspection import inspect_datasets
+
+    settings = _build_settings({"datasets": datasets or None}, config, None, Path("splits"), overwrite=False)
+    built = read_splits_config(config, **settings) if config else checked(SplitsConfig, **settings)
+    with progress_bar(as_json) as progress:
+        inspections = inspect_datasets(built, progress)
+    if as_json:
+        print_json({"datasets": [asdict(one) for one in inspections]})
+        return
+    _print_inspections(inspections)
+    typer.echo(
+        f"next: blm curate build-splits {' '.join(str(one.path) for one in inspections)} --output splits"
+    )
+
+
+@curate_app.command("build-splits")
+def build_splits(
+    datasets: Annotated[
+        list[Path] | None,
+        typer.Argument(help="LeRobot datasets: folders, folders of them, or ORG/NAME.", show_default=False),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the build.", show_default="splits")] = None,
+    config: Annotated[Path | None, typer.Option(help="splits.yaml; options here win over it.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the stored images in pixels.", show_default="as recorded")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides which episode goes to which split.")] = None,
+    lossless: Annotated[
+        bool | None, typer.Option("--lossless", help="Store images as lossless WebP, not JPEG.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads; no effect on the result.")] = None,
+    memory: Annotated[
+        float | None, typer.Option(min=0.25, help="GB that indexing may use.", show_default="2")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="local or ray; no effect on the result.", show_default="local")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Ray cluster.", show_default="RAY_ADDRESS, else one started here")
+    ] = None,
+    follow_links: Annotated[
+        bool | None, typer.Option("--follow-links", help="Trust links that lead out of a dataset.")
+    ] = None,
+    overwrite: OverwriteBuild = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn recorded datasets into checked, split and sharded training data for stage 2.
+
+    Given the folder of an earlier build with the same settings, only what has changed is written: add datasets, or
+    record more, and run it again.
+
+    Example: blm curate build-splits recordings/so100-pick-cube --output splits
+    """
+    from blm.curate.episodes.build import build_splits as run
+    from blm.curate.episodes.config import SplitsConfig, read_splits_config
+
+    given = {
+        "datasets": datasets or None,
+        "image_size": image_size,
+        "seed": seed,
+        "lossless": lossless,
+        "workers": workers,
+        "memory": memory,
+        "engine": engine,
+        "ray_address": ray_address,
+        "follow_links": follow_links,
+    }
+    settings = _build_settings(given, config, output, Path("splits"), overwrite)
+    built = read_splits_config(config, **settings) if config else checked(SplitsConfig, **settings)
+    with progress_bar(as_json) as progress:
+        summary = run(built, progress)
+    if as_json:
+        print_json(plain(summary))
+        return
+    _print_build(
+        summary.output, summary.counts.inputs, summary.counts.kept, summary.counts.dropped, "episodes"
+    )
+    sizes = ", ".join(f"{split} {count}" for split, count in summary.samples.items())
+    reused = f" ({summary.reused} of them reused)" if summary.reused else ""
+    typer.echo(f"{summary.shards} shards{reused}, {summary.bytes / 1e6:.1f} MB; episodes per split: {sizes}")
+    typer.echo(f"next: blm train stage2 --splits {summary.output} --backbone tiny --output runs/stage2")
+
+
+@curate_app.command("build-corpus")
+def build_corpus(
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND:PATH", help="lerobot, llava, parquet, images, … and a path; may be repeated."
+        ),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the build.", show_default="corpus")] = None,
+    config: Annotated[Path | None, typer.Option(help="corpus.yaml; options here win over it.")] = None,
+    questions: Annotated[
+        int | None, typer.Option(min=1, help="Questions asked about each recorded episode.")
+    ] = None,
+    benchmark: Annotated[
+        list[Path] | None,
+        typer.Option(help="File of questions that must not be trained on; may be repeated."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides wordings, frames and splits.")] = None,
+    overwrite: OverwriteBuild = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn recordings and conversation files into a corpus for stage 1.
+
+    Questions about recorded episodes are generated, with answers computed from the recorded state.
+
+    Example: blm curate build-corpus --source lerobot:recordings/so100-pick-cube --output corpus
+    """
+    from blm.curate.corpus.build import build_corpus as run
+    from blm.curate.corpus.config import CorpusConfig, read_corpus_config
+
+    given = {"sources": source or None, "questions_per_episode": questions, "seed": seed}
+    given["benchmarks"] = benchmark or None
+    settings = _build_settings(given, config, output, Path("corpus"), overwrite)
+    built = read_corpus_config(config, **settings) if config else checked(CorpusConfig, **settings)
+    with progress_bar(as_json) as progress:
+        summary = run(built, progress)
+    if as_json:
+        print_json(plain(summary))
+        return
+    counts = summary.counts
+    _print_build(summary.output, counts.inputs, counts.kept, counts.dropped, "conversations")
+    sizes = ", ".join(f"{split} {count}" for split, count in summary.samples.items())
+    typer.echo(f"{summary.shards} shards, {summary.bytes / 1e6:.1f} MB; conversations per split: {sizes}")
+    typer.echo(f"report: {summary.output / 'report.html'}")
+    typer.echo(f"next: blm train stage1 --corpus {summary.output} --backbone tiny --output runs/stage1")
+
+
+def _build_settings(
+    given: dict[str, Any], config: Path | None, output: Path | None, default: Path, overwrite: bool
+) -> dict[str, Any]:
+    """What a build is told on the command line; its folder may also stand in the configuration file."""
+    from blm.schemas.yaml_model import read_yaml
+
+    if output is None and not (config and "output" in read_yaml(config)):
+        output = default
+    return given_only(given | {"output": output, "overwrite": overwrite or None})
+
+
+def _print_inspections(inspections: Sequence[Any]) -> None:
+    """A table per dataset, and the lines that would say the same."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from blm.schemas.printable import printable
+
+    for one in inspections:
+        path = printable(str(one.path))
+        typer.echo(f"{one.name}: {one.episodes} episodes, {one.frames} frames, {path}")
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for column in ("", "inferred", "because"):
+            table.add_column(column)
+        for row in one.found:
+            table.add_row(row.what, escape(printable(row.value)), escape(printable(row.reason)))
+        for wording, count in list(one.tasks.items())[:5]:
+            table.add_row("task", escape(printable(wording, 200)) or "(none)", f"{count} episodes")
+        Console().print(table)
+        typer.echo(f"to override, in splits.yaml:\n{one.override}")
+
+
+def _print_build(output: Path, inputs: int, kept: int, dropped: dict[str, int], unit: str) -> None:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "none"
+    typer.echo(f"{output}: {inputs} {unit} in, {kept} kept, dropped: {reasons}")
