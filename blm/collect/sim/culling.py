@@ -47,6 +47,22 @@ def unseen_geoms(
     return shown & finite & (nearest > margin).any(axis=1)
 
 
+def fills_view(model: mujoco.MjModel, data: mujoco.MjData, camera: int, aspect: float, table: int) -> bool:
+    """Whether the upper face of `table`, a level box, fills a camera's whole picture, so that no sky is seen.
+
+    A picture's corners look along four rays; where all of them end on a convex face, so do those in between.
+    """
+    up = np.tan(np.deg2rad(model.cam_fovy[camera]) / 2)
+    corners = np.array([[x * aspect * up, y * up, -1.0] for x in (-1, 1) for y in (-1, 1)])
+    rays = corners @ data.cam_xmat[camera].reshape(3, 3).T
+    place, size = data.geom_xpos[table], model.geom_size[table]
+    height = data.cam_xpos[camera][2] - place[2] - size[2]
+    if height <= 0 or (rays[:, 2] >= -1e-3).any():
+        return False
+    met = data.cam_xpos[camera][:2] + rays[:, :2] * (height / -rays[:, 2:])
+    return bool((np.abs(met - place[:2]) < size[:2]).all())
+
+
 def _shadow_directions(model: mujoco.MjModel, data: mujoco.MjData) -> list[np.ndarray] | None:
     """Unit directions of the lights that cast shadows; None if one is no directional light from above."""
     casting = np.flatnonzero(model.light_castshadow.astype(bool) & model.light_active.astype(bool))

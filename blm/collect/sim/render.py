@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import mujoco
 import numpy as np
 
-from blm.collect.sim.culling import unseen_geoms
+from blm.collect.sim.culling import fills_view, unseen_geoms
 from blm.collect.sim.flat_shadows import FlatShadows
 from blm.collect.sim.headless import prepare_rendering
 from blm.collect.sim.scene import HIDDEN_GROUP
@@ -73,6 +73,8 @@ class CameraRenderer:
             renderer.update_scene(data, camera=camera.name, scene_option=self._option)
         finally:
             groups[unseen] = before
+        no_sky = fills_view(model, data, model.camera(camera.name).id, aspect, self._table)
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = not no_sky
         if self._flat_shadows is not None:
             self._flat_shadows.add(
                 renderer.scene, data, shown & ~unseen, model.camera(camera.name).id, self._option

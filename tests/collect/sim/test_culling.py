@@ -49,16 +49,27 @@ def test_pictures_are_the_same_to_the_bit(robot: str, shadows: bool, monkeypatch
         left_out.append(unseen.sum() / arguments[4].sum())
         return unseen
 
+    without_sky = []
+    original_fills_view = render.fills_view
+
+    def noted(*arguments):
+        without_sky.append(original_fills_view(*arguments))
+        return without_sky[-1]
+
     for posed in poses(environment, POSES):
         monkeypatch.setattr(render, "unseen_geoms", counted)
+        monkeypatch.setattr(render, "fills_view", noted)
         groups = posed.model.geom_group.copy()
         fewer = drawn(posed, shadows)
         assert (posed.model.geom_group == groups).all()
         monkeypatch.setattr(render, "unseen_geoms", lambda model, *_: np.zeros(model.ngeom, dtype=bool))
+        monkeypatch.setattr(render, "fills_view", lambda *_: False)
         everything = drawn(posed, shadows)
         for camera, picture in everything.items():
             assert np.array_equal(fewer[camera], picture), camera
     assert np.mean(left_out) > 0.3
+    assert any(without_sky)
+    assert not all(without_sky)
 
 
 @pytest.mark.parametrize("light", ["spot", "from below"])
