@@ -63,7 +63,7 @@ def build_splits(config: SplitsConfig, progress: Progress | None = None) -> Buil
 
     Raises:
         DatasetError: an input is unusable as a whole, inputs do not fit together, or no episode is left.
-        ConfigError: inputs repeat, or are not there.
+        ConfigError: inputs repeat.
         OutputExistsError: the output folder holds something else and `overwrite` is not set.
         EngineError: the Ray cluster does not answer or gave up.
     """

@@ -53,7 +53,7 @@ def _local(source: DatasetSource, cache: Path, output: Path) -> Iterator[Dataset
         path = _fetched(name, cache / "hub" / name.replace("/", "--"))
         yield source.model_copy(update={"path": path, "name": source.name or name.replace("/", "-")})
     else:
-        raise ConfigError(
+        raise DatasetError(
             f"{source.path} does not exist.",
             "Give a LeRobot dataset's folder, a folder of them, or ORG/NAME on the Hub.",
         )

@@ -48,7 +48,7 @@ def test_a_folder_of_datasets_is_gone_through(recorded, tmp_path):
         located(tmp_path / "out", {"path": tmp_path / "all", "name": "n"})
     with pytest.raises(ConfigError, match="empty holds no LeRobot dataset"):
         located(tmp_path / "out", tmp_path / "all/empty")
-    with pytest.raises(ConfigError, match="does not exist"):
+    with pytest.raises(DatasetError, match="does not exist"):
         located(tmp_path / "out", tmp_path / "nowhere")
 
 
