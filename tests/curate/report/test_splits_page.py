@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from blm.curate.episodes.checks import FINDINGS_SCHEMA
 from blm.curate.episodes.lineage import LINEAGE_SCHEMA
 from blm.curate.report.splits_page import DroppedExample, Recorded, splits_page
 from blm.schemas.embodiment import load_embodiment
@@ -16,19 +17,6 @@ from blm.schemas.manifest import (
     InputFingerprint,
     Manifest,
     Mixture,
-)
-
-FINDINGS_SCHEMA = pa.schema(
-    [
-        ("dataset", pa.string()),
-        ("episode", pa.int64()),
-        ("reason", pa.string()),
-        ("severity", pa.string()),
-        ("value", pa.float64()),
-        ("threshold", pa.float64()),
-        ("unit", pa.string()),
-        ("note", pa.string()),
-    ]
 )
 
 
