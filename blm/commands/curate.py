@@ -113,6 +113,7 @@ def build_splits(
     sizes = ", ".join(f"{split} {count}" for split, count in summary.samples.items())
     reused = f" ({summary.reused} of them reused)" if summary.reused else ""
     typer.echo(f"{summary.shards} shards{reused}, {summary.bytes / 1e6:.1f} MB; episodes per split: {sizes}")
+    typer.echo(f"report: {summary.output / 'report.html'}")
     typer.echo(f"next: blm train stage2 --splits {summary.output} --backbone tiny --output runs/stage2")
 
 
