@@ -96,7 +96,7 @@ def test_a_cube_that_is_taken_away_for_good_is_counted_as_lost():
     agent = PlannerAgent(world)
 
     def steal(world, now: int) -> None:
-        if now > 12:
+        if now > 5:
             _move_cube(world, [0.02, 0.05, 0.6])
 
     shown = demonstrate(world, agent, 2, steal)

@@ -87,6 +87,7 @@ def walled() -> SimulatedEnvironment:
         patch.undo()
 
 
+@pytest.mark.slow
 def test_an_arm_finds_its_way_over_a_wall_twice_the_same_and_never_touches_it(walled):
     wall, touched = walled.model.body(WALL).id, []
 

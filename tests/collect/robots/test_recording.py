@@ -92,6 +92,7 @@ def _read(root: Path) -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.slow
 def test_a_leader_drives_the_follower_into_a_dataset(
     bus: EmulatedBus, leader: _Leader, open_environment: Open, tmp_path: Path
 ) -> None:

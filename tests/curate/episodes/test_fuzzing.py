@@ -10,6 +10,7 @@ def bases(tmp_path_factory):
     return make_bases(tmp_path_factory.mktemp("bases"))
 
 
+@pytest.mark.slow
 def test_damaged_datasets_are_built_in_part_or_refused(bases, tmp_path):
     numbers = [number for number in range(31) if number != 7]
     cases = [run_case(bases, tmp_path, 0, number) for number in numbers]

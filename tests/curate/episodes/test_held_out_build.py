@@ -101,6 +101,7 @@ def test_weights_of_what_is_not_there_are_refused(folder, tmp_path):
         build(folder, tmp_path / "out", mixture=mixture, fractions={"train": 1, "val": 0, "test": 0})
 
 
+@pytest.mark.slow
 def test_statistics_are_those_of_the_samples_also_with_a_stride(folder, tmp_path):
     built = build(folder, tmp_path / "out", frame_stride=3, fractions={"train": 1, "val": 0, "test": 0})
     statistics = read_manifest(built.output).statistics

@@ -101,6 +101,7 @@ def test_unreadable_episodes_are_remembered(copy, other, tmp_path):
     assert again.reused >= first.shards
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["packing", "tables", "publishing"])
 def test_an_update_cut_short_loses_nothing(recorded, other, tmp_path, monkeypatch, moment):
     build_splits(config(tmp_path / "out", recorded))
