@@ -135,6 +135,13 @@ def collect(
             "reset_s": reset_time,
         }
         _collect_live(settings | live, as_json)
+    elif operator != "planner":
+        from blm.schemas.errors import UsageError
+
+        raise UsageError(
+            f"operator '{operator}' is not available; there are: planner, leader, gamepad, browser, policy:RUN.",
+            "Leave --operator away to let the planner demonstrate.",
+        )
     elif port is not None:
         from blm.schemas.errors import UsageError
 
