@@ -133,4 +133,4 @@ if __name__ == "__main__":
         what, small, large, memory = sys.argv[2:]
         print(json.dumps(_measure(what, Path(small), Path(large), float(memory))))
     else:
-        main(*(kind(text) for kind, text in zip((int, float), sys.argv[1:], strict=False)))
+        main(*(kind(text) for kind, text in zip((int, float), sys.argv[1:], strict=False)))  # type: ignore[arg-type]

@@ -1,4 +1,5 @@
 from collections import Counter
+from typing import cast
 
 import pyarrow as pa
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from blm.curate.episodes.checks import check_episodes
 from blm.curate.episodes.measures import MEASURES
-from blm.curate.episodes.reasons import REASONS, RULES
+from blm.curate.episodes.reasons import REASONS, RULES, Reason
 from blm.curate.episodes.thresholds import CheckSetting, Thresholds
 
 GOOD = {
@@ -128,8 +129,8 @@ FAULTS = {
     "time_gap": {"longest_gap_periods": 4.0},
     "idle_gripper": {"gripper_range": 0.0},
 }
-DROPPING = [reason for reason in FAULTS if RULES[reason].severity == "drop"]
-WARNING = [reason for reason in FAULTS if RULES[reason].severity == "warn"]
+DROPPING = [reason for reason in FAULTS if RULES[cast(Reason, reason)].severity == "drop"]
+WARNING = [reason for reason in FAULTS if RULES[cast(Reason, reason)].severity == "warn"]
 ELSEWHERE = {"unreadable_video", "near_duplicate", "black_frames", "frozen_frames", "blurred_frames"}
 STRICT = Thresholds(min_duration_s=0.8)
 
@@ -174,7 +175,10 @@ def test_a_warning_drops_nothing_unless_it_is_told_to(reason):
 
 def test_a_check_can_be_turned_off_and_its_threshold_moved():
     rows = table({}, {"velocity_ratio": 2.0}, {"lag_s": -0.05})
-    checks = {"over_velocity": CheckSetting(threshold=3.0), "early_state": CheckSetting(severity="off")}
+    checks: dict[Reason, CheckSetting] = {
+        "over_velocity": CheckSetting(threshold=3.0),
+        "early_state": CheckSetting(severity="off"),
+    }
     assert not len(check_episodes(rows, Thresholds(), checks=checks).findings)
 
 

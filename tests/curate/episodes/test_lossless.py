@@ -21,6 +21,7 @@ def lossless(recorded, tmp_path_factory):
 
 
 def test_every_pixel_is_that_of_the_video(lossless, recorded):
+    frames: list[np.ndarray] = []
     with ShardBuild(lossless) as build:
         segment = next(one for one in build.segments() if one.meta.episode == 2)
         assert segment.meta.image_format == "webp"
@@ -67,10 +68,10 @@ def test_plain_webdataset_and_datasets_read_a_build(recorded, tmp_path, without_
         assert Image.open(io.BytesIO(last)).format == kind
 
     loaded = datasets.load_dataset(str(output), "so100", cache_dir=str(tmp_path / "cache"))
-    rows = [row for split in loaded.values() for row in split]
+    rows: list[dict] = [dict(row) for split in loaded.values() for row in split]
     assert sorted(row["__key__"] for row in rows) == sorted(sample["__key__"] for sample in samples)
     assert all(len(row["state.npy"]) == 24 for row in rows)
     plain = datasets.load_dataset(
         "webdataset", data_files={"train": paths}, split="train", cache_dir=str(tmp_path / "cache")
     )
-    assert len(plain) == 8  # type: ignore[arg-type]
+    assert len(plain) == 8
