@@ -18,6 +18,7 @@ import yaml
 
 from blm.collect import dataset_files as files
 from blm.collect.attempts_table import Attempt, cause, read_attempts
+from blm.pages.markdown import render_markdown
 from blm.pages.proportion import wilson_interval
 from blm.schemas.episode import ATTEMPTS_FILE, EPISODE_METADATA_PREFIX, IMAGE_PREFIX, RECORDING_FILE
 from blm.schemas.manifest import write_atomically
@@ -25,7 +26,7 @@ from blm.schemas.printable import plain_text
 
 CARD_FILE = "README.md"
 _MARKER = "<!-- Written by blm whenever a recording ends."
-_TEMPLATES = Path(__file__).parent / "templates"
+_TEMPLATE = Path(__file__).parent / "templates" / "dataset.md.j2"
 _COLUMNS = (
     "task",
     "instruction",
@@ -70,7 +71,9 @@ def dataset_card(root: Path, licence: str = "") -> str:
     attempts = read_attempts(root / ATTEMPTS_FILE) if (root / ATTEMPTS_FILE).is_file() else []
     embodiment = recording["embodiment"]
     tasks = sorted({row["task"] for row in episodes} | {attempt.task for attempt in attempts})
-    return _render(
+    return render_markdown(
+        _TEMPLATE,
+        {"cell": _cell, "number": lambda value: f"{value:,}", "short": lambda value: f"{value:.3g}"},
         front=_front_matter(info, recording, licence),
         title=f"{embodiment['title']}: {', '.join(tasks)}",
         episodes=info["total_episodes"],
@@ -202,21 +205,3 @@ def _cell(text: Any) -> str:
     """Text inside a Markdown table: one line, no markup of its own."""
     line = " ".join(plain_text(str(text)).split())
     return re.sub(r"([\\|<>*`\[\]])", r"\\\1", line)
-
-
-def _render(**values: Any) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        "cell": _cell,
-        "number": lambda value: f"{value:,}",
-        "short": lambda value: f"{value:.3g}",
-    }
-    return environment.get_template("dataset.md.j2").render(**values)

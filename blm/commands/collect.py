@@ -97,6 +97,7 @@ def collect(
     if list_devices:
         _list_devices()
         return
+    from blm.collect.live_config import HUMAN_OPERATORS
     from blm.collect.sim.variety import Variety
 
     if push_to_hub is not None:
@@ -119,7 +120,7 @@ def collect(
         "variety": Variety.parse(variety),
         "noise": noise,
     }
-    if operator in ("leader", "gamepad", "browser") or operator.startswith("policy:"):
+    if operator in HUMAN_OPERATORS or operator.startswith("policy:"):
         live = {
             "task": names(task)[0],
             "tasks": names(task),
@@ -135,24 +136,29 @@ def collect(
             "reset_s": reset_time,
         }
         _collect_live(settings | live, as_json)
-    elif operator != "planner":
-        from blm.schemas.errors import UsageError
-
-        raise UsageError(
-            f"operator '{operator}' is not available; there are: planner, leader, gamepad, browser, policy:RUN.",
-            "Leave --operator away to let the planner demonstrate.",
-        )
-    elif port is not None:
-        from blm.schemas.errors import UsageError
-
-        raise UsageError(
-            f"operator '{operator}' is not available on a real arm; there is: leader, gamepad, browser, policy:RUN.",
-            "Example: --operator leader --leader-port /dev/ttyACM1",
-        )
     else:
+        _refuse_operator(operator, on_real_arm=port is not None)
         _collect_planned(settings, as_json)
     if push_to_hub is not None:
         upload(settings["output"], push_to_hub, private=True, quiet=as_json)
+
+
+def _refuse_operator(operator: str, on_real_arm: bool) -> None:
+    """Nobody but the planner demonstrates without a person, and it sees no real scene."""
+    from blm.collect.live_config import HUMAN_OPERATORS
+    from blm.schemas.errors import UsageError
+
+    live = ", ".join([*HUMAN_OPERATORS, "policy:RUN"])
+    if operator != "planner":
+        raise UsageError(
+            f"operator '{operator}' is not available; there are: planner, {live}.",
+            "Leave --operator away to let the planner demonstrate.",
+        )
+    if on_real_arm:
+        raise UsageError(
+            f"operator '{operator}' is not available on a real arm; there is: {live}.",
+            "Example: --operator leader --leader-port /dev/ttyACM1",
+        )
 
 
 def _collect_planned(settings: dict[str, Any], as_json: bool) -> None:

@@ -64,21 +64,18 @@ class CameraRenderer:
     def _update_scene(self, renderer: mujoco.Renderer, data: mujoco.MjData, camera: Camera) -> None:
         """Fill the renderer's scene with what `camera` needs; what it does not is hidden by its group meanwhile."""
         model, groups = self._model, self._model.geom_group
-        shown = self._option.geomgroup[groups].astype(bool)
-        aspect = camera.width / camera.height
-        unseen = unseen_geoms(model, data, model.camera(camera.name).id, aspect, shown, self._shadows)
+        index, aspect = model.camera(camera.name).id, camera.width / camera.height
+        unseen = unseen_geoms(model, data, index, aspect, self._shown, self._shadows)
         before = groups[unseen]
         groups[unseen] = HIDDEN_GROUP
         try:
             renderer.update_scene(data, camera=camera.name, scene_option=self._option)
         finally:
             groups[unseen] = before
-        no_sky = fills_view(model, data, model.camera(camera.name).id, aspect, self._table)
+        no_sky = fills_view(model, data, index, aspect, self._table)
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = not no_sky
         if self._flat_shadows is not None:
-            self._flat_shadows.add(
-                renderer.scene, data, shown & ~unseen, model.camera(camera.name).id, self._option
-            )
+            self._flat_shadows.add(renderer.scene, data, self._shown & ~unseen, index, self._option)
 
     def _keep_table_out_of_shadow_map(self, scene: mujoco.MjvScene) -> None:
         """The table has nothing below it to shade, yet would fill the shadow map: a third of a picture's cost.

@@ -12,6 +12,8 @@ from itertools import combinations
 
 import numpy as np
 
+from blm.curate.runs import runs
+
 MAX_DISTANCE = 6
 _COMPARISONS_AT_ONCE = 1 << 20
 
@@ -34,7 +36,7 @@ def close_pairs(queries: np.ndarray, hashes: np.ndarray, distance: int) -> np.nd
         counts = np.searchsorted(ordered, wanted, side="right") - first
         for rows in _portions(counts):
             query = np.repeat(rows, counts[rows])
-            index = order[_ranges(first[rows], counts[rows])]
+            index = order[runs(first[rows], counts[rows])]
             close = np.bitwise_count(queries[query] ^ hashes[index]) <= distance
             found.append(np.stack([query[close], index[close]], axis=1))
     return np.unique(np.concatenate(found), axis=0)
@@ -55,8 +57,3 @@ def _portions(counts: np.ndarray) -> Iterator[np.ndarray]:
     rows = np.flatnonzero(counts)
     portion = np.cumsum(counts[rows]) // _COMPARISONS_AT_ONCE
     yield from np.split(rows, np.flatnonzero(np.diff(portion)) + 1)
-
-
-def _ranges(begins: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    before = np.cumsum(sizes) - sizes
-    return np.arange(int(sizes.sum())) + np.repeat(begins - before, sizes)

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from blm.curate.corpus.clusters import VerifiedPairs, clusters
 from blm.curate.corpus.shingles import ShingleSets, shingle_sets
+from blm.curate.runs import runs
 from blm.schemas.errors import ConfigError
 
 _BANDS, _ROWS = 16, 4
@@ -187,7 +188,7 @@ def _bucket_pairs(keys: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
     several = sizes > 1
     begins, sizes = edges[:-1][several], sizes[several]
     end = np.repeat(begins + sizes, sizes)
-    places = _ranges(begins, sizes)
+    places = runs(begins, sizes)
     small = np.repeat(sizes <= _LARGE_BUCKET, sizes)
     firsts, seconds = [], []
     for step in range(1, int(min(sizes.max(initial=0), _LARGE_BUCKET))):
@@ -204,19 +205,13 @@ def _bucket_pairs(keys: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
     return np.unique(np.minimum(one, other) * count + np.maximum(one, other))
 
 
-def _ranges(begins: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """All of begin, begin + 1, …, begin + size − 1, one after the other."""
-    before = np.cumsum(sizes) - sizes
-    return np.arange(int(sizes.sum())) + np.repeat(begins - before, sizes)
-
-
 def _jaccard(shingles: np.ndarray, starts: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Exact Jaccard similarity (P,) of the shingle sets of rows `first` and `second`."""
     sizes = [starts[rows + 1] - starts[rows] for rows in (first, second)]
     keys = []
     for rows, size in zip((first, second), sizes, strict=True):
         pair = np.repeat(np.arange(len(rows), dtype=np.uint64) << np.uint64(32), size)
-        keys.append(pair | shingles[_ranges(starts[rows], size)])
+        keys.append(pair | shingles[runs(starts[rows], size)])
     merged = np.concatenate(keys)
     merged.sort()
     shared = merged[1:][merged[1:] == merged[:-1]]

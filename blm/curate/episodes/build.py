@@ -25,7 +25,7 @@ from blm.curate.episodes.checks import Checked, check_episodes, with_unpacked
 from blm.curate.episodes.config import SplitsConfig
 from blm.curate.episodes.index import DatasetIndex
 from blm.curate.episodes.inputs import index_all, named_sources
-from blm.curate.episodes.lineage import LINEAGE_FILE, picture_notes, write_lineage
+from blm.curate.episodes.lineage import LINEAGE_FILE, lineage_table, picture_notes
 from blm.curate.episodes.locate import locate_datasets
 from blm.curate.episodes.mixture import group_label, mixture_of
 from blm.curate.episodes.packing import Packed, pack_all, plan_shards
@@ -98,8 +98,11 @@ def _build(config: SplitsConfig, engine: Engine, progress: Progress) -> BuildSum
     write_parquet(folder.staging / FINDINGS_FILE, checked.findings)
     write_shard_tables(folder.staging, packed.shards)
     write_splits_card(folder.staging / CARD_FILE, manifest, rows, config.licence)
-    write_lineage(folder.staging, segments, packed.shards)
-    write_splits_report(folder.staging, manifest, datasets, segments, packed.shards, checked, config.licence)
+    lineage = lineage_table(segments, packed.shards)
+    write_parquet(folder.staging / LINEAGE_FILE, lineage)
+    write_splits_report(
+        folder.staging, manifest, datasets, segments, packed.shards, lineage, checked, config.licence
+    )
     folder.publish(manifest, rows)
     return summarise(config.output, KIND, started, packed.reused)
 

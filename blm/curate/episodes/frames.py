@@ -116,8 +116,8 @@ def frames_of_table(table: pa.Table, columns: Columns) -> Frames:
         Frames(
             episode=_whole(table, "episode_index"),
             frame=_whole(table, "frame_index"),
-            state=_vectors(table, columns.state_feature, columns.state),
-            action=_vectors(table, columns.action_feature, columns.action),
+            state=vectors(table, columns.state_feature, columns.state),
+            action=vectors(table, columns.action_feature, columns.action),
             subtask=_whole(table, SUBTASK_INDEX) if columns.subtask else np.zeros(len(table), np.int64),
             success=_scalars(table, SUCCESS).astype(bool) if columns.success else None,
             time=_scalars(table, columns.time).astype(np.float64) if columns.time else None,
@@ -194,7 +194,7 @@ def _whole(table: pa.Table, name: str) -> np.ndarray:
     return whole
 
 
-def _vectors(table: pa.Table, name: str, wanted: tuple[int, ...]) -> np.ndarray:
+def vectors(table: pa.Table, name: str, wanted: tuple[int, ...]) -> np.ndarray:
     """(N, len(wanted)) float32; a view of the table's memory where that will do."""
     if not len(table):
         return np.zeros((0, len(wanted)), np.float32)

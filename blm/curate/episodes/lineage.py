@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from blm.curate.episodes.segment import Segment
-from blm.curate.shards import FinishedShard, write_parquet
+from blm.curate.shards import FinishedShard
 from blm.schemas.shard import META_SUFFIX, SegmentMeta
 
 LINEAGE_FILE = "lineage.parquet"
@@ -57,11 +57,6 @@ def lineage_table(segments: Sequence[Segment], shards: Sequence[FinishedShard]) 
     ]
     table = pa.Table.from_pylist(rows, schema=LINEAGE_SCHEMA)
     return table.sort_by([("dataset", "ascending"), ("episode", "ascending")])
-
-
-def write_lineage(folder: Path, segments: Sequence[Segment], shards: Sequence[FinishedShard]) -> None:
-    """Write `lineage.parquet` into a build's folder."""
-    write_parquet(folder / LINEAGE_FILE, lineage_table(segments, shards))
 
 
 def picture_notes(folder: Path, shards: Sequence[FinishedShard]) -> dict[tuple[str, int], str]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from blm.curate.runs import runs
+
 _EXCURSION_TOLERANCE = 0.006
 """Excursions of one path recorded twice agree to this fraction of an axis' range; at an extreme nothing moves."""
 
@@ -163,9 +165,7 @@ def _expanded(low: np.ndarray, high: np.ndarray) -> Iterator[tuple[np.ndarray, n
         done = ends[begin - 1] if begin else 0
         end = max(begin + 1, int(np.searchsorted(ends, done + 100 * _PAIRS_AT_ONCE, side="right")))
         counts = (high - low)[begin:end]
-        one = np.repeat(np.arange(begin, end), counts)
-        within = np.arange(len(one)) - np.repeat(np.cumsum(counts) - counts, counts)
-        yield one, low[one] + within
+        yield np.repeat(np.arange(begin, end), counts), runs(low[begin:end], counts)
         begin = end
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blm.curate.episodes.checks import Checked
+from blm.curate.episodes.frames import vectors
 from blm.curate.episodes.index import DatasetIndex
-from blm.curate.episodes.lineage import lineage_table
 from blm.curate.episodes.segment import Segment, example_frame
 from blm.curate.report.splits_page import EXAMPLES_PER_REASON, DroppedExample, Recorded, splits_page
 from blm.curate.shards import FinishedShard
@@ -33,6 +34,7 @@ def write_splits_report(
     datasets: Mapping[str, DatasetIndex],
     segments: Sequence[Segment],
     shards: Sequence[FinishedShard],
+    lineage: pa.Table,
     checked: Checked,
     licence: str,
 ) -> None:
@@ -44,7 +46,6 @@ def write_splits_report(
         positions, pictures = _tool_positions(mine), _pictures(folder, mine, index)
         recorded.append(Recorded(mine[0].dataset.embodiment, positions, pictures))
     examples = _examples(datasets, checked.dropped)
-    lineage = lineage_table(segments, shards)
     page = splits_page(manifest, lineage, checked.findings, recorded, examples, licence)
     write_atomically(folder / REPORT_FILE, page.encode())
 
@@ -53,25 +54,33 @@ def _tool_positions(segments: Sequence[Segment]) -> np.ndarray:
     """Tool positions (N, 3), m, base frame, of evenly chosen training frames; (0, 3) where none are recorded."""
     training = [segment for segment in segments if segment.row["split"] == "train"]
     chosen = training[:: max(1, len(training) // _EPISODES_FOR_POSITIONS)]
-    parts = [part for segment in chosen if (part := _recorded_positions(segment)) is not None]
+    parts = [part for _, same in groupby(chosen, _data_file) for part in _recorded_positions([*same])]
     if not parts:
         return np.zeros((0, 3))
     positions = np.concatenate(parts)
     return positions[:: max(1, len(positions) // _TOOL_POSITIONS)]
 
 
-def _recorded_positions(segment: Segment) -> np.ndarray | None:
+def _data_file(segment: Segment) -> str:
+    return segment.row["data_file"]
+
+
+def _recorded_positions(segments: Sequence[Segment]) -> list[np.ndarray]:
+    """Of segments of one data file, which is read once; those without usable positions are left out."""
     try:
-        file = pq.ParquetFile(segment.row["data_file"])
+        file = pq.ParquetFile(_data_file(segments[0]))
         if EE_POSE not in file.schema_arrow.names:
-            return None
+            return []
         table = file.read(columns=["episode_index", EE_POSE])
-        mine = table["episode_index"].to_numpy() == segment.row["episode"]
-        poses = np.stack(table[EE_POSE].to_pylist()).astype(float)[mine]
-        positions = poses[segment.row["start"] : segment.row["stop"], :3]
+        episode = table["episode_index"].to_numpy()
+        positions = vectors(table, EE_POSE, (0, 1, 2)).astype(float)
     except (OSError, pa.ArrowException, ValueError, TypeError, KeyError, IndexError):
-        return None  # no check looks at these, and nothing else needs them
-    return positions if positions.shape[1:] == (3,) and np.isfinite(positions).all() else None
+        return []  # no check looks at these, and nothing else needs them
+    found = [
+        positions[episode == segment.row["episode"]][segment.row["start"] : segment.row["stop"]]
+        for segment in segments
+    ]
+    return [part for part in found if np.isfinite(part).all()]
 
 
 def _pictures(

@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from blm.pages.markdown import render_markdown
 from blm.schemas.manifest import EmbodimentStatistics, Manifest, write_atomically
 from blm.schemas.shard import ShardRow
 
-_TEMPLATES = Path(__file__).parent / "templates"
+_TEMPLATE = Path(__file__).parent / "templates" / "splits.md.j2"
+_FILTERS = {"megabytes": lambda size: f"{size / 1e6:,.1f}", "short": lambda number: f"{number:.4g}"}
 
 
 def write_splits_card(path: Path, manifest: Manifest, shards: Sequence[ShardRow], licence: str) -> None:
     """Write the data card of a Stage II build; the same build gives the same card."""
-    content = _render(
-        "splits.md.j2",
+    content = render_markdown(
+        _TEMPLATE,
+        _FILTERS,
         manifest=manifest,
         licence=licence,
         configs=_configs(shards),
@@ -26,21 +29,6 @@ def write_splits_card(path: Path, manifest: Manifest, shards: Sequence[ShardRow]
         bytes=sum(row.bytes for row in shards),
     )
     write_atomically(path, content.encode())
-
-
-def _render(template: str, **values: Any) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["megabytes"] = lambda size: f"{size / 1e6:,.1f}"
-    environment.filters["short"] = lambda number: f"{number:.4g}"
-    return environment.get_template(template).render(**values)
 
 
 def _configs(shards: Sequence[ShardRow]) -> dict[str, dict[str, str]]:

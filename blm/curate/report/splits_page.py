@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from blm.curate.episodes.mixture import group_label
 from blm.pages.charts import density_chart, histogram_chart, range_chart
 from blm.pages.page import Chart, Figure, Picture, Section, Table, render_page
 from blm.schemas.embodiment import Embodiment
@@ -101,18 +103,15 @@ def _splits(manifest: Manifest, lineage: pa.Table) -> Section:
 def _mixture(manifest: Manifest, lineage: pa.Table) -> Section | None:
     if manifest.mixture is None:
         return None
-    training = lineage.filter(pc.field("split") == "train")
-    keys = [f"{row['dataset']}/{row['embodiment']}/{row['task']}" for row in training.to_pylist()]
-    frames = training["frames"].to_pylist()
-    natural = {
-        key: sum(n for one, n in zip(keys, frames, strict=True) if one == key) for key in sorted(set(keys))
-    }
+    natural: Counter[str] = Counter()
+    for row in lineage.filter(pc.field("split") == "train").to_pylist():
+        natural[group_label(row["dataset"], row["embodiment"], row["task"])] += row["frames"]
     total = max(1, sum(natural.values()))
     rows = [
         [
             key,
-            f"{natural.get(key, 0):,}",
-            f"{100 * natural.get(key, 0) / total:.1f} %",
+            f"{natural[key]:,}",
+            f"{100 * natural[key] / total:.1f} %",
             f"{100 * weight:.1f} %",
         ]
         for key, weight in sorted(manifest.mixture.weights.items())

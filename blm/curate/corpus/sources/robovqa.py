@@ -26,21 +26,14 @@ from blm.curate.corpus.sources.rows import RowError, row_files
 from blm.curate.corpus.sources.turns import (
     Reference,
     Turns,
+    family_in,
     question_and_answer,
     read_conversations,
     referenced_files,
 )
-from blm.schemas.corpus import TaskFamily
 
 _TASK = re.compile(r"<task:([^<>]{1,200})>")
 _INNER_MARK = re.compile(r"</?PRED(?::[A-Z]+)?>")
-_FAMILIES: tuple[tuple[str, TaskFamily], ...] = (
-    ("planning", "planning"),
-    ("success", "judgement"),
-    ("affordance", "affordance"),
-    ("future", "temporal"),
-    ("past", "temporal"),
-)
 
 
 def read_robovqa(path: Path, config: SourceConfig) -> Iterator[Conversation | Drop]:
@@ -103,5 +96,4 @@ def _turns(name: str, content: str, media: list[Reference], kind: str, field: st
     answer = " ".join(_INNER_MARK.sub(" ", answer).split()).removeprefix("A:").strip()
     if not question or not answer:
         raise RowError("bad_text", field, f"the block '{name:.80}' asks or answers nothing")
-    family: TaskFamily | None = next((one for word, one in _FAMILIES if word in name), None)
-    return question_and_answer(question, answer, media, kind, family, {"task": name})
+    return question_and_answer(question, answer, media, kind, family_in(name), {"task": name})

@@ -34,21 +34,14 @@ from blm.curate.corpus.sources.rows import RowError, row_files
 from blm.curate.corpus.sources.turns import (
     Reference,
     Turns,
+    family_in,
     question_and_answer,
     read_conversations,
     referenced_files,
 )
-from blm.schemas.corpus import TaskFamily
 
 _IMAGE_MARK = re.compile(r"<image [^<>]{1,40}>")
 _ACTION_MARK = re.compile(r"<(?!image>|video>)([^<>|]{1,300})>")
-_FAMILIES: tuple[tuple[str, TaskFamily], ...] = (
-    ("planning", "planning"),
-    ("success", "judgement"),
-    ("affordance", "affordance"),
-    ("future", "temporal"),
-    ("past", "temporal"),
-)
 _SCALE = (
     f"in thousandths of the image's width and height, (0, 0) at the upper left corner, "
     f"({POINT_SCALE}, {POINT_SCALE}) at the lower right"
@@ -95,8 +88,7 @@ def _chat(row: dict[str, Any]) -> Turns:
             for entry in listed
         ]
     (turns,) = chat_turns(row | {"conversations": listed})
-    task = str(row.get("task", "")).lower()
-    family: TaskFamily | None = next((one for word, one in _FAMILIES if word in task), None)
+    family = family_in(str(row.get("task", "")).lower())
     return replace(turns, family=family, origin={**turns.origin, "task": row.get("task")})
 
 

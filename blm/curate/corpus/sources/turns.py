@@ -45,6 +45,20 @@ class Turns:
 
 Mapper = Callable[[Any], Iterable[Turns]]
 
+_FAMILIES: tuple[tuple[str, TaskFamily], ...] = (
+    ("planning", "planning"),
+    ("success", "judgement"),
+    ("affordance", "affordance"),
+    ("future", "temporal"),
+    ("past", "temporal"),
+)
+"""By words in the names of tasks that RoboVQA coined and ShareRobot took over."""
+
+
+def family_in(task: str) -> TaskFamily | None:
+    """What a conversation trains, by the name of its task in lower case; None where the name does not tell."""
+    return next((family for word, family in _FAMILIES if word in task), None)
+
 
 def question_and_answer(
     question: str,
