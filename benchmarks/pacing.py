@@ -1,11 +1,13 @@
-"""Recording a live arm at 30 Hz, beside `lerobot-record`: late ticks, lost pictures, the wait between episodes, CPU.
+"""Recording a live arm at 30 Hz, beside `lerobot-record`: overruns, lost pictures, the wait between episodes, CPU.
 
 One emulated SO-100 follower and leader (in a process of their own, so that neither recorder pays for them) and emulated
 cameras of 640×480 with sensor noise, at 60 pictures a second so that a fresh one is there at every tick. The servo
 lines are guarded against late answers for both, or LeRobot's drivers give up on a busy machine. The same episodes are
-recorded by this project and by LeRobot's own `record`, as it comes and with streaming encoding. What counts as late is
-a control period more than a tenth too long; the loop that records nothing shows how much of it is the machine's. Where
-others use the machine, a session that goes first helps: setsid bash -c 'echo -15 > /proc/self/autogroup; exec …'.
+recorded by this project and by LeRobot's own `record`, as it comes and with streaming encoding. A tick is the moment
+at which the leader is read. An overrun is a control period of more than one and a half: the tick came late by half a
+period or more. Unsteady is a period more than a tenth too long, which answers of a servo line can do; the loop that
+records nothing, and a loop that only sleeps, show how much of both is the machine's. Where others use the machine, a
+session that goes first helps: setsid bash -c 'echo -15 > /proc/self/autogroup; exec …'.
 
 Run: make bench ARGS=benchmarks/pacing.py, or .venv/bin/python benchmarks/pacing.py --episodes 3 --seconds 10
 """
@@ -33,7 +35,8 @@ sys.path.insert(0, str(REPOSITORY))
 
 RATE_HZ = 30
 WIDTH, HEIGHT = 640, 480
-LATE = 1.1
+OVERRUN, UNSTEADY = 1.5, 1.1
+"""Of a period."""
 CASES = {
     "bare-2": "the loop alone, 2 cameras, nothing recorded",
     "ours-2": "ours, 2 cameras, as it comes",
@@ -50,7 +53,8 @@ class Result:
 
     case: str
     ticks: int
-    late: int
+    overruns: int
+    unsteady: int
     longest_ms: float
     rate_hz: float
     lost: int
@@ -75,18 +79,34 @@ def main() -> None:
         print(json.dumps(asdict(run_case(options.one, options.folder, options.episodes, options.seconds))))
     else:
         print(f"load average before: {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores")
+        periods = sleeping_periods(options.seconds)
+        print(
+            f"a loop that only sleeps\n  overruns {int((periods > OVERRUN / RATE_HZ).sum())}, unsteady "
+            f"{int((periods > UNSTEADY / RATE_HZ).sum())} of {len(periods)} ticks, "
+            f"longest period {1000 * periods.max():.0f} ms"
+        )
         for case in options.cases:
             print(row(measure(case, options.episodes, options.seconds)), flush=True)
+
+
+def sleeping_periods(seconds: float) -> np.ndarray:
+    """Periods of an absolute schedule with nothing to do: what the machine itself is late by, seconds."""
+    begin, ticks = time.perf_counter(), []
+    for tick in range(round(seconds * RATE_HZ)):
+        time.sleep(max(0.0, begin + tick / RATE_HZ - time.perf_counter()))
+        ticks.append(time.perf_counter())
+    return np.diff(ticks)
 
 
 def row(result: Result) -> str:
     stalls = ", ".join(f"{stall:.2f}" for stall in result.stalls_s)
     seconds = result.ticks / RATE_HZ
+    overruns, unsteady = (100 * count / result.ticks for count in (result.overruns, result.unsteady))
     return (
         f"{CASES[result.case]}\n"
-        f"  late {result.late} of {result.ticks} ticks ({100 * result.late / result.ticks:.2f} %), longest period "
-        f"{result.longest_ms:.0f} ms, {result.rate_hz:.2f} Hz; pictures lost {result.lost}, "
-        f"repeated and marked {result.lost_marked}\n"
+        f"  overruns {result.overruns} of {result.ticks} ticks ({overruns:.2f} %), "
+        f"unsteady {unsteady:.2f} %, longest period {result.longest_ms:.0f} ms, "
+        f"{result.rate_hz:.2f} Hz; pictures lost {result.lost}, repeated and marked {result.lost_marked}\n"
         f"  between episodes {stalls} s; CPU {result.cpu_s:.1f} s "
         f"({100 * result.cpu_s / seconds:.0f} % of a core); load average {result.load:.1f}"
     )
@@ -160,7 +180,8 @@ def run_case(case: str, folder: Path, episodes: int, seconds: float) -> Result:
     return Result(
         case=case,
         ticks=len(times),
-        late=int((within > LATE / RATE_HZ).sum()),
+        overruns=int((within > OVERRUN / RATE_HZ).sum()),
+        unsteady=int((within > UNSTEADY / RATE_HZ).sum()),
         longest_ms=round(1000 * float(within.max()), 1),
         rate_hz=round(float(1 / within.mean()), 3),
         lost=lost,
