@@ -49,7 +49,8 @@ CASES = {
 @dataclass(frozen=True)
 class Result:
     """What one recorder did. `lost` pictures are rows whose picture is not in its place in the video (`lost_marked`:
-    and the dataset says so); `stalls_s` are the waits from one episode's last tick to the next one's first."""
+    and the dataset says so); `stalls_s` are the waits from one episode's last tick to the next one's first; `stolen` is the share of the cores' time that a
+    hypervisor gave to others meanwhile (0 where that is not told)."""
 
     case: str
     ticks: int
@@ -62,6 +63,7 @@ class Result:
     stalls_s: tuple[float, ...]
     cpu_s: float
     load: float
+    stolen: float
 
 
 def main() -> None:
@@ -108,7 +110,8 @@ def row(result: Result) -> str:
         f"unsteady {unsteady:.2f} %, longest period {result.longest_ms:.0f} ms, "
         f"{result.rate_hz:.2f} Hz; pictures lost {result.lost}, repeated and marked {result.lost_marked}\n"
         f"  between episodes {stalls} s; CPU {result.cpu_s:.1f} s "
-        f"({100 * result.cpu_s / seconds:.0f} % of a core); load average {result.load:.1f}"
+        f"({100 * result.cpu_s / seconds:.0f} % of a core); load average {result.load:.1f}, "
+        f"{100 * result.stolen:.1f} % stolen"
     )
 
 
@@ -164,6 +167,7 @@ def run_case(case: str, folder: Path, episodes: int, seconds: float) -> Result:
     ticks: list[float] = []
     follower, leader = arms(folder, names, ticks)
     lost = marked = 0
+    began, stolen_before = time.perf_counter(), stolen_s()
     if kind == "bare":
         cpu_s = record_ours(folder, follower, leader, names, episodes, seconds, None)
     elif kind == "ours":
@@ -173,6 +177,7 @@ def run_case(case: str, folder: Path, episodes: int, seconds: float) -> Result:
     else:
         cpu_s = record_stock(folder, follower, leader, episodes, seconds, kind == "streaming")
         lost, marked = missing_pictures(folder / "data"), 0
+    stolen = (stolen_s() - stolen_before) / (time.perf_counter() - began) / (os.cpu_count() or 1)
     times = np.array(ticks)
     periods = np.diff(times)
     ends = np.argsort(periods)[len(periods) - (episodes - 1) :]  # the longest ones lie between episodes
@@ -189,7 +194,16 @@ def run_case(case: str, folder: Path, episodes: int, seconds: float) -> Result:
         stalls_s=tuple(round(float(pause), 3) for pause in pauses),
         cpu_s=round(cpu_s, 2),
         load=round(os.getloadavg()[0], 1),
+        stolen=round(stolen, 4),
     )
+
+
+def stolen_s() -> float:
+    """Seconds of this virtual machine's cores that went to others since it started; 0 where Linux does not say."""
+    counts = Path("/proc/stat")
+    if not counts.exists():
+        return 0.0
+    return int(counts.read_text().split()[8]) / os.sysconf("SC_CLK_TCK")
 
 
 def noisy_cameras() -> None:

@@ -18,7 +18,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from blm.collect.robots.arm import AxisLink, LeRobotArm, Reading
-from blm.collect.robots.pacing import Pacer
+from blm.collect.robots.pacing import Pacer, spare_garbage_collection
 from blm.collect.robots.servo_health import HealthConfig
 from blm.collect.robots.tool_pose import ToolPose
 from blm.collect.safety import EmergencyStop, Safety, SafetyConfig, Watchdog, ramp
@@ -103,7 +103,7 @@ class HardwareEnvironment:
         self.arm = LeRobotArm(robot, embodiment, links, notify=self._notify, health=health)
         self._tool = ToolPose(embodiment)
         self._pacer = Pacer(embodiment.control_rate_hz)
-        self._success = self._closed = False
+        self._success = self._closed = self._spared = False
         self._instruction = ""
         self._began_s = 0.0
         self.arm.connect()
@@ -149,6 +149,9 @@ class HardwareEnvironment:
         )
         self._success = False
         self._counted = self._counts()
+        if not self._spared:  # recorder and operator, made after this environment, are there by now
+            spare_garbage_collection()
+            self._spared = True
         self._began_s = self._pacer.start()
         observation = self._observe()
         self._watchdog.feed()
