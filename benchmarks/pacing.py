@@ -48,9 +48,12 @@ CASES = {
 
 @dataclass(frozen=True)
 class Result:
-    """What one recorder did. `lost` pictures are rows whose picture is not in its place in the video (`lost_marked`:
-    and the dataset says so); `stalls_s` are the waits from one episode's last tick to the next one's first; `stolen` is the share of the cores' time that a
-    hypervisor gave to others meanwhile (0 where that is not told)."""
+    """What one recorder did.
+
+    `lost` pictures are rows whose picture is not in its place in the video (`lost_marked`: and the dataset says so).
+    `stalls_s` are the waits from one episode's last tick to the next one's first. `stolen` is the share of the cores'
+    time that a hypervisor gave to others meanwhile (0 where that is not told).
+    """
 
     case: str
     ticks: int
