@@ -40,5 +40,5 @@ pictures: setup ## draw the pictures of the documentation again (docs/pictures)
 
 lock: setup ## resolve requirements.lock again from pyproject.toml (UPGRADE=1 takes newer releases)
 	$(BIN)/uv pip compile --quiet --universal --python-version "$$(cat .python-version)" --generate-hashes --no-header \
-		--extra sim --extra hardware --extra teleop --extra train --extra language --extra scale --extra dev \
+		--extra sim --extra hardware --extra teleop --extra train --extra rerun --extra language --extra scale --extra dev \
 		$(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.lock
