@@ -7,6 +7,7 @@ few hundredths of decoding and encoding.
 from __future__ import annotations
 
 import json
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -139,6 +140,8 @@ def _luma_lines(frame: VideoFrame) -> np.ndarray:
 
 
 def _sharpness(lines: np.ndarray) -> float:
-    """Variance of the second difference along lines."""
+    """Variance of the second difference along lines; infinite where they are too short to have one."""
     bend = lines[:, 2:] - 2 * lines[:, 1:-1] + lines[:, :-2]
+    if not bend.size:
+        return math.inf
     return float(np.square(bend, dtype=np.int32).mean())

@@ -132,7 +132,7 @@ def _wanted_frames(clip: Clip | Stills) -> Iterator[VideoFrame]:
 def _decoded(path: Path, from_s: float) -> Iterator[VideoFrame]:
     """Decode from the last key frame at or before `from_s`."""
     try:
-        with av.open(f"file:{path}", options=_TRUSTED) as container:
+        with av.open(f"file:{path}", options=_TRUSTED, metadata_errors="replace") as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}

@@ -19,11 +19,14 @@ def picture(index: int, width: int, height: int) -> np.ndarray:
     return image
 
 
-def write_video(path: Path, frames: int, width: int = 64, height: int = 48, colours: str = "undef") -> Path:
+def write_video(
+    path: Path, frames: int, width: int = 64, height: int = 48, colours: str = "undef", title: str = ""
+) -> Path:
     options = {"crf": "6", "g": "7", "bf": "0", "x264-params": f"colormatrix={colours}"}
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=RATE, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        container.metadata["title"] = title
         for index in range(frames):
             frame = av.VideoFrame.from_ndarray(picture(index, width, height), format="rgb24")
             frame.pts, frame.time_base = index, Fraction(1, RATE)
@@ -53,6 +56,14 @@ def test_the_frames_asked_for_come_out_in_order_and_in_their_colours(video, begi
     distances = np.abs(images[:, None] - every).mean(axis=(2, 3, 4))
     assert distances.argmin(axis=1).tolist() == list(wanted)
     assert distances.min(axis=1).max() < 4
+
+
+def test_a_title_that_is_no_text_costs_no_picture(tmp_path):
+    path = write_video(tmp_path / "titled.mp4", 3, title="camera at the wrist")
+    content = path.read_bytes()
+    assert b"camera at the wrist" in content
+    path.write_bytes(content.replace(b"camera at the wrist", b"camera \x80\xff the wrist"))
+    assert len(decoded(Clip(path, 0.0, RATE, 0, 3))) == 3
 
 
 def test_images_are_resized_by_area(video):

@@ -31,7 +31,10 @@ def video_frames(path: Path, count: int, quality: int, limits: Limits, field: st
     options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
     frames: list[VideoFrame] = []
     try:
-        with path.open("rb") as stream, av.open(stream, "r", options=options) as container:
+        with (
+            path.open("rb") as stream,
+            av.open(stream, "r", options=options, metadata_errors="replace") as container,
+        ):
             frames = _spread(container, count, limits, field)
     except (av.error.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:
         raise RowError("bad_media", field, f"{path.name}: no readable video: {error}"[:300]) from error
