@@ -32,7 +32,8 @@ from blm.train.backbone import Backbone, load_backbone
 from blm.train.batches import CachedIntent, LiveIntent, PolicyBatches
 from blm.train.checkpoint import latest_checkpoint, trainable_tensors, write_tensors
 from blm.train.flow_matching import FlowPolicy, PolicyBatch, PolicyConfig, PolicyShape
-from blm.train.intent_cache import IntentCache, build_intent_cache
+from blm.train.intent_cache import IntentCache
+from blm.train.intent_cache_build import build_intent_cache
 from blm.train.loop import LoopConfig, TrainLoop, TrainSummary
 from blm.train.policy import (
     AVERAGE_FILE,

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from blm.schemas.errors import DatasetError
-from blm.train.intent_cache import IntentCache, build_intent_cache, quantise
+from blm.train.intent_cache import IntentCache
+from blm.train.intent_cache_build import build_intent_cache, quantise
 from blm.train.shard_reader import ShardBuild
 from tests.train.stage2_builds import FakeBackbone, make_build
 
