@@ -1,8 +1,10 @@
 """The viewer's page as named files, the same whether they are served or written into a folder.
 
-    index.html  viewer.css  player.js  plots.js  episode_list.js  viewer.js     the page
-    dataset.js                                                                  the list of episodes
-    episodes/<episode>.js                                                       one episode's curves and facts
+    index.html  viewer.css  streams.js  player.js  plots.js  episode_list.js  viewer.js     the page
+    dataset.js                                         the list of episodes
+    episodes/<episode>.js                              one episode's curves and facts
+    videos/<camera>/<episode>.mp4                      a camera's video
+    pictures/<camera>/<episode>/<frame>.<ending>       a camera's single pictures
 
 Data are scripts that call a function of the page: a page opened from a folder may load scripts, but not JSON.
 """
@@ -14,12 +16,12 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from blm.pages.viewer.dataset import ViewedDataset
-from blm.pages.viewer.episode import episode_content
+from blm.pages.viewer.source import BrokenStream, PictureStream, Stream, ViewSource
 
 PAGE_FILES = {
     "index.html": "text/html; charset=utf-8",
     "viewer.css": "text/css; charset=utf-8",
+    "streams.js": "text/javascript; charset=utf-8",
     "player.js": "text/javascript; charset=utf-8",
     "plots.js": "text/javascript; charset=utf-8",
     "episode_list.js": "text/javascript; charset=utf-8",
@@ -33,9 +35,9 @@ def page_file(name: str) -> bytes:
     return (files("blm.pages.viewer") / "page" / name).read_bytes()
 
 
-def dataset_script(dataset: ViewedDataset, only: Sequence[int] = ()) -> bytes:
+def dataset_script(source: ViewSource, only: Sequence[int] = ()) -> bytes:
     """`dataset.js`: the overview, of all episodes or of `only` some; the first of those is shown first."""
-    overview = dataset.overview()
+    overview = source.overview()
     if only:
         kept = [place for place, index in enumerate(overview["episodes"]["index"]) if index in only]
         overview["episodes"] = {
@@ -44,13 +46,33 @@ def dataset_script(dataset: ViewedDataset, only: Sequence[int] = ()) -> bytes:
     return _call("showDataset", overview)
 
 
-def episode_script(dataset: ViewedDataset, episode: int, videos: Sequence[dict[str, Any]]) -> bytes:
-    """`episodes/<episode>.js`; each video has `camera`, `src`, `from` and `to` in seconds, or `problem`.
+def episode_script(source: ViewSource, episode: int, streams: Sequence[dict[str, Any]]) -> bytes:
+    """`episodes/<episode>.js`; each of `streams` is a camera as `stream_entry` has it.
 
     Raises:
-        UsageError, DatasetError: as `episode_content`.
+        UsageError, DatasetError: the episode is not there, or cannot be read.
     """
-    return _call("showEpisode", episode_content(dataset, episode) | {"videos": list(videos)})
+    return _call("showEpisode", source.content(episode) | {"streams": list(streams)})
+
+
+def stream_entry(episode: int, number: int, stream: Stream) -> dict[str, Any]:
+    """What the page is told about the `number`-th camera of an episode.
+
+    A video has `src`, `from` and `to` in seconds; single pictures `folder`, `ending` and `count`; else there is a
+    `problem`.
+    """
+    if isinstance(stream, BrokenStream):
+        return {"camera": stream.camera, "problem": stream.problem}
+    if isinstance(stream, PictureStream):
+        folder = f"pictures/{number}/{episode}/"
+        return {
+            "camera": stream.camera,
+            "folder": folder,
+            "ending": stream.ending,
+            "count": stream.frames,
+        }
+    source = f"videos/{number}/{episode}.mp4"
+    return {"camera": stream.camera, "src": source, "from": stream.begin, "to": stream.end}
 
 
 def problem_script(episode: int, problem: str) -> bytes:

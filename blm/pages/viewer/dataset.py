@@ -6,15 +6,19 @@ Datasets of any origin are read; columns that only blm writes are shown where th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from blm.pages.viewer.episode import episode_content
+from blm.pages.viewer.source import BrokenStream, PictureStream, Stream, VideoStream, picture_ending
+from blm.pages.viewer.table_pictures import TablePictures
 from blm.schemas.episode import EPISODE_METADATA_PREFIX, IMAGE_PREFIX, RECORDING_FILE, SUBTASKS_FILE, SUCCESS
 from blm.schemas.errors import DatasetError, UsageError
 
@@ -27,7 +31,7 @@ _LINKS_OF_HUB_CACHE = "blobs"
 
 @dataclass(frozen=True)
 class Camera:
-    """One stream of images; `is_video` is false where they lie in the table itself, which the viewer does not show."""
+    """One stream of images; `is_video` is false where they lie in the table itself."""
 
     key: str
     width: int
@@ -42,23 +46,27 @@ class Camera:
 class ViewedDataset:
     """A dataset opened for looking at; nothing but its metadata is read until an episode is asked for."""
 
-    def __init__(self, root: Path) -> None:
-        """Read the metadata of the dataset in `root`.
+    def __init__(
+        self, root: Path, name: str | None = None, fetch: Callable[[str], object] | None = None
+    ) -> None:
+        """Read the metadata of the dataset in `root`; `name` is what the page calls it (default: the folder).
+
+        Where only the metadata are there as yet, `fetch` brings a file, named by its path in the dataset, before it
+        is first read; it raises DatasetError.
 
         Raises:
             DatasetError: no dataset there, one of another version, or metadata that cannot be read.
         """
         self.root = root
+        self.name = name or root.resolve().name
+        self._fetch = fetch
+        self._pictures = TablePictures()
         self.info = _read_info(root)
         self.fps = float(self.info["fps"])
         self.features: dict[str, dict[str, Any]] = self.info["features"]
         self.cameras = tuple(_cameras(self.features))
         self.rows = _episode_rows(root, [camera.key for camera in self.cameras if camera.is_video])
         self._place = {int(row["episode_index"]): place for place, row in enumerate(self.rows)}
-
-    @property
-    def name(self) -> str:
-        return self.root.resolve().name
 
     @property
     def robot(self) -> str:
@@ -89,6 +97,14 @@ class ViewedDataset:
         if not {"subtask_index", "subtask"} <= set(names.column_names):
             return {}
         return dict(zip(names["subtask_index"].to_pylist(), names["subtask"].to_pylist(), strict=True))
+
+    def numbers(self) -> list[int]:
+        """The episodes, in order."""
+        return list(self._place)
+
+    def check(self, episode: int) -> None:
+        """Raises UsageError as `row` does."""
+        self.row(episode)
 
     def row(self, episode: int) -> dict[str, Any]:
         """The metadata of an episode.
@@ -125,16 +141,28 @@ class ViewedDataset:
         end = row.get(f"videos/{camera.key}/to_timestamp")
         return begin, float(end) if end is not None else begin + int(row["length"]) / self.fps
 
+    def content(self, episode: int) -> dict[str, Any]:
+        """As `blm.pages.viewer.episode.episode_content`."""
+        return episode_content(self, episode)
+
+    def streams(self, episode: int) -> list[Stream]:
+        """The episode's cameras, videos and single pictures alike."""
+        self.row(episode)
+        return [
+            self._video(episode, camera) if camera.is_video else self._single_pictures(episode, camera)
+            for camera in self.cameras
+        ]
+
     def overview(self) -> dict[str, Any]:
-        """What the page's list of episodes is made of: plain data, one list per column."""
+        """What the page's heading and list of episodes are made of: plain data, one list per column."""
         ours = EPISODE_METADATA_PREFIX
         wordings = [_wording(row) for row in self.rows]
+        cameras = ", ".join(camera.name for camera in self.cameras)
+        frames = sum(int(row["length"]) for row in self.rows)
         return {
             "name": self.name,
-            "robot": self.robot,
-            "fps": self.fps,
-            "frames": sum(int(row["length"]) for row in self.rows),
-            "cameras": [camera.name for camera in self.cameras],
+            "about": f"{self.robot}, {self.fps:g} Hz, {f'cameras {cameras}' if cameras else 'no cameras'}, "
+            f"{frames:,} frames",
             "episodes": {
                 "index": [int(row["episode_index"]) for row in self.rows],
                 "seconds": [round(int(row["length"]) / self.fps, 3) for row in self.rows],
@@ -151,6 +179,27 @@ class ViewedDataset:
             },
         }
 
+    def _video(self, episode: int, camera: Camera) -> VideoStream:
+        begin, end = self.video_span(episode, camera)
+        shared = self._episodes_per_video[_video_place(self.row(episode), camera)] > 1
+        return VideoStream(camera.name, begin, end, shared, partial(self.video_file, episode, camera))
+
+    @cached_property
+    def _episodes_per_video(self) -> Counter[tuple[Any, ...]]:
+        return Counter(
+            _video_place(row, camera) for row in self.rows for camera in self.cameras if camera.is_video
+        )
+
+    def _single_pictures(self, episode: int, camera: Camera) -> PictureStream | BrokenStream:
+        def picture(frame: int) -> bytes:
+            return self._pictures.picture(self.data_file(episode), camera.key, episode, frame)
+
+        try:
+            ending = picture_ending(picture(0), f"{camera.key} of episode {episode}")
+        except DatasetError as error:
+            return BrokenStream(camera.name, str(error))
+        return PictureStream(camera.name, int(self.row(episode)["length"]), ending, picture)
+
     def _file(self, row: dict[str, Any], template: str, prefix: str, **more: str) -> Path:
         try:
             chunk, file = int(row[f"{prefix}/chunk_index"]), int(row[f"{prefix}/file_index"])
@@ -164,6 +213,8 @@ class ViewedDataset:
             raise DatasetError(
                 f"{self.root}: meta/info.json points outside the dataset, to {path}.", "Mend the file."
             )
+        if not path.is_file() and self._fetch is not None:
+            self._fetch(path.relative_to(self.root).as_posix())
         if not path.is_file():
             raise DatasetError(f"{path} is missing.", "Restore it; `blm doctor` finds everything that is.")
         return path
@@ -178,6 +229,10 @@ class ViewedDataset:
         return place.is_relative_to(root) or (
             in_cache and place.parent == root.parent.parent / _LINKS_OF_HUB_CACHE
         )
+
+
+def _video_place(row: dict[str, Any], camera: Camera) -> tuple[Any, ...]:
+    return camera.key, row.get(f"videos/{camera.key}/chunk_index"), row.get(f"videos/{camera.key}/file_index")
 
 
 def _read_info(root: Path) -> dict[str, Any]:

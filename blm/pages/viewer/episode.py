@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from blm.pages.viewer.dataset import ViewedDataset
+from blm.pages.viewer.curves import axis_curves, bands, curve_group, stretches
 from blm.schemas.episode import (
     ACTION,
     ENVIRONMENT_STATE,
@@ -27,13 +25,15 @@ from blm.schemas.episode import (
 )
 from blm.schemas.errors import DatasetError
 
+if TYPE_CHECKING:
+    from blm.pages.viewer.dataset import ViewedDataset
+
 _INDEX_COLUMNS = {"timestamp", "frame_index", "episode_index", "index", "task_index"}
 _INTERVENTION = ("intervention", "is_intervention")
 """Last parts of the names of columns that say whether a person has taken over."""
 
 _CAMERA_AGE = re.compile(re.escape(camera_age_key("NAME")).replace("NAME", "(.+)"))
 _OWN_PLACE = {STATE, ACTION, SUBTASK_INDEX, MONOTONIC_TIME, SUCCESS, GRIPPER_CONTACT, ENVIRONMENT_STATE}
-_MOST_SERIES = 16
 
 
 def episode_content(dataset: ViewedDataset, episode: int) -> dict[str, Any]:
@@ -47,13 +47,12 @@ def episode_content(dataset: ViewedDataset, episode: int) -> dict[str, Any]:
         DatasetError: its rows are missing or cannot be read.
     """
     row = dataset.row(episode)
-    table = _rows(dataset, episode)
-    numbers = {name: _numbers(table[name]) for name in table.column_names}
-    columns = {name: values for name, values in numbers.items() if values is not None}
+    columns = episode_columns(dataset, episode)
     objects = _objects(row, columns.get(ENVIRONMENT_STATE))
     return {
         "index": episode,
-        "frames": table.num_rows,
+        "fps": dataset.fps,
+        "frames": len(next(iter(columns.values()))),
         "axes": _axes(dataset, columns),
         "groups": _groups(dataset, columns, objects),
         "bands": _bands(dataset, columns),
@@ -62,6 +61,18 @@ def episode_content(dataset: ViewedDataset, episode: int) -> dict[str, Any]:
         "facts": _facts(row, columns, dataset.fps),
         "objects": objects,
     }
+
+
+def episode_columns(dataset: ViewedDataset, episode: int) -> dict[str, np.ndarray]:
+    """The episode's numeric columns, each (frames, dimensions) float64.
+
+    Raises:
+        UsageError: no such episode.
+        DatasetError: its rows are missing or cannot be read.
+    """
+    table = _rows(dataset, episode)
+    numbers = {name: _numbers(table[name]) for name in table.column_names}
+    return {name: values for name, values in numbers.items() if values is not None}
 
 
 def _rows(dataset: ViewedDataset, episode: int) -> pa.Table:
@@ -93,7 +104,7 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray | None:
     return values.reshape(-1, 1) if values.ndim == 1 else values if values.ndim == 2 else None
 
 
-def _names(dataset: ViewedDataset, key: str, width: int) -> list[str]:
+def feature_names(dataset: ViewedDataset, key: str, width: int) -> list[str]:
     """Names of a feature's dimensions, which datasets state as a list or as a dictionary of lists."""
     names = dataset.features.get(key, {}).get("names")
     if isinstance(names, dict):
@@ -104,23 +115,17 @@ def _names(dataset: ViewedDataset, key: str, width: int) -> list[str]:
 
 
 def _axes(dataset: ViewedDataset, columns: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    """State and action of each axis side by side: paired by name, or by place where they are equally many."""
-    kinds = {kind: columns.get(key) for kind, key in (("state", STATE), ("action", ACTION))}
-    axes: dict[str, dict[str, Any]] = {}
-    names = {
-        kind: _names(dataset, key, values.shape[1])
+    values = {kind: columns[key] for kind, key in (("state", STATE), ("action", ACTION)) if key in columns}
+    return axis_curves(axis_names(dataset, columns), values, dataset.units)
+
+
+def axis_names(dataset: ViewedDataset, columns: dict[str, np.ndarray]) -> dict[str, list[str]]:
+    """Names of the columns of state and action, as far as there are such."""
+    return {
+        kind: feature_names(dataset, key, columns[key].shape[1])
         for kind, key in (("state", STATE), ("action", ACTION))
-        if (values := kinds[kind]) is not None
+        if key in columns
     }
-    if len(names) == 2 and len(names["state"]) == len(names["action"]):
-        names["action"] = names["state"]
-    for kind, of_kind in names.items():
-        values = kinds[kind]
-        assert values is not None
-        for number, name in enumerate(of_kind):
-            axis = axes.setdefault(name, {"name": name, "unit": dataset.units.get(name, "")})
-            axis[kind] = _curve(values[:, number])
-    return list(axes.values())
 
 
 def _groups(
@@ -130,35 +135,26 @@ def _groups(
     groups = []
     contact = columns.get(GRIPPER_CONTACT)
     if contact is not None:
-        names = _contact_names(_names(dataset, GRIPPER_CONTACT, contact.shape[1]), objects)
-        groups.append(_group("gripper contact", "N", names, contact))
+        names = _contact_names(feature_names(dataset, GRIPPER_CONTACT, contact.shape[1]), objects)
+        groups.append(curve_group("gripper contact", "N", names, contact))
     times = columns.get(MONOTONIC_TIME)
     if times is not None and len(times) > 1:
         periods = np.diff(times, axis=0, prepend=np.nan) * 1000
-        groups.append(_group("control period", "ms", ["period"], periods, keep_constant=True))
+        groups.append(curve_group("control period", "ms", ["period"], periods, keep_constant=True))
     ages = {found[1]: columns[key] for key in columns if (found := _CAMERA_AGE.fullmatch(key))}
     if ages:
         together = np.concatenate(list(ages.values()), axis=1)
-        groups.append(_group("age of the cameras' pictures", "ms", list(ages), together, keep_constant=True))
+        groups.append(
+            curve_group("age of the cameras' pictures", "ms", list(ages), together, keep_constant=True)
+        )
     for key, values in columns.items():
         if (
             key not in _INDEX_COLUMNS | _OWN_PLACE
             and not _is_intervention(key)
             and not _CAMERA_AGE.fullmatch(key)
         ):
-            groups.append(_group(key, "", _names(dataset, key, values.shape[1]), values))
+            groups.append(curve_group(key, "", feature_names(dataset, key, values.shape[1]), values))
     return [group for group in groups if group["series"]]
-
-
-def _group(
-    title: str, unit: str, names: Sequence[str], values: np.ndarray, keep_constant: bool = False
-) -> dict[str, Any]:
-    """Columns that never change say nothing and are left out, unless asked for."""
-    moving = [number for number in range(values.shape[1]) if keep_constant or np.ptp(values[:, number]) > 0][
-        :_MOST_SERIES
-    ]
-    series = [{"name": names[number], "values": _curve(values[:, number])} for number in moving]
-    return {"title": title, "unit": unit, "series": series}
 
 
 def _contact_names(names: Sequence[str], objects: Sequence[dict[str, Any]]) -> list[str]:
@@ -173,17 +169,7 @@ def _bands(dataset: ViewedDataset, columns: dict[str, np.ndarray]) -> list[dict[
     numbers = columns.get(SUBTASK_INDEX)
     if numbers is None or not dataset.subtasks:
         return []
-    track = numbers[:, 0].astype(int)
-    ends = [0, *(np.flatnonzero(np.diff(track)) + 1).tolist(), len(track)]
-    return [
-        {
-            "from": begin,
-            "to": end,
-            "number": int(track[begin]),
-            "label": dataset.subtasks.get(int(track[begin]), ""),
-        }
-        for begin, end in pairwise(ends)
-    ]
+    return bands(numbers[:, 0].astype(int), dataset.subtasks)
 
 
 def _is_intervention(key: str) -> bool:
@@ -194,9 +180,7 @@ def _interventions(columns: dict[str, np.ndarray]) -> list[list[int]]:
     """Stretches in which a person had taken over."""
     for key, values in columns.items():
         if _is_intervention(key):
-            track = np.concatenate([[0], (values[:, 0] > 0).astype(int), [0]])
-            begins, ends = np.flatnonzero(np.diff(track) == 1), np.flatnonzero(np.diff(track) == -1)
-            return [[int(begin), int(end)] for begin, end in zip(begins, ends, strict=True)]
+            return stretches(values[:, 0])
     return []
 
 
@@ -266,7 +250,3 @@ def _parsed(text: Any) -> Any:
         return json.loads(text) if isinstance(text, str) else None
     except ValueError:
         return None
-
-
-def _curve(values: np.ndarray) -> list[float | None]:
-    return [float(f"{value:.5g}") if math.isfinite(value) else None for value in values.tolist()]

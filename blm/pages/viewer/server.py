@@ -1,7 +1,7 @@
 """Serves the viewer's page to this machine, an episode at a time.
 
-Only who knows the token in the page's address gets anything. Addresses carry numbers of cameras and episodes, never
-paths; which file is meant is for the dataset's metadata to say, and one outside the dataset is refused.
+Only who knows the token in the page's address gets anything. Addresses carry numbers of cameras, episodes and frames,
+never paths; which file is meant is for the source to say, which refuses one outside the dataset.
 """
 
 from __future__ import annotations
@@ -21,21 +21,23 @@ from blm.pages.viewer.content import (
     episode_script,
     page_file,
     problem_script,
+    stream_entry,
 )
-from blm.pages.viewer.dataset import ViewedDataset
+from blm.pages.viewer.source import PICTURE_TYPES, PictureStream, VideoStream, ViewSource, picture_ending
 from blm.schemas.errors import BlmError, UsageError
 
 LOOPBACK = "127.0.0.1"
 _SCRIPT = "text/javascript; charset=utf-8"
 _EPISODE = re.compile(r"episodes/(\d{1,9})\.js", re.ASCII)
 _VIDEO = re.compile(r"videos/(\d{1,3})/(\d{1,9})\.mp4", re.ASCII)
+_PICTURE = re.compile(r"pictures/(\d{1,3})/(\d{1,9})/(\d{1,9})\.[a-z]{3,4}", re.ASCII)
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 _PIECE = 1 << 18
 
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "media-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "media-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -43,20 +45,20 @@ _HEADERS = {
 
 
 class ViewerServer(ThreadingHTTPServer):
-    """A dataset's page on a port of the loopback interface; `address` is what to open in a browser."""
+    """The page of a dataset or build on a port of the loopback interface; `address` is what to open in a browser."""
 
     daemon_threads = True
 
-    def __init__(self, dataset: ViewedDataset, port: int = 0, first: int | None = None) -> None:
+    def __init__(self, source: ViewSource, port: int = 0, first: int | None = None) -> None:
         """Bind to `port` (0: any free one); `first` is the episode shown first.
 
         Raises:
             UsageError: the port is taken, or there is no such episode.
         """
-        self.dataset = dataset
+        self.source = source
         self.token = secrets.token_urlsafe(24)
         if first is not None:
-            dataset.row(first)
+            source.check(first)
         self._first = first
         try:
             super().__init__((LOOPBACK, port), _Handler)
@@ -76,15 +78,9 @@ class ViewerServer(ThreadingHTTPServer):
         return {f"{name}:{self.server_port}" for name in (LOOPBACK, "localhost")}
 
     def episode_script(self, episode: int) -> bytes:
-        videos: list[dict[str, Any]] = []
-        for number, camera in enumerate(self.dataset.cameras):
-            if not camera.is_video:
-                videos.append({"camera": camera.name, "problem": "stored as single images; not shown"})
-                continue
-            begin, end = self.dataset.video_span(episode, camera)
-            source = f"videos/{number}/{episode}.mp4"
-            videos.append({"camera": camera.name, "src": source, "from": begin, "to": end})
-        return episode_script(self.dataset, episode, videos)
+        streams = enumerate(self.source.streams(episode))
+        entries = [stream_entry(episode, number, stream) for number, stream in streams]
+        return episode_script(self.source, episode, entries)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -117,21 +113,34 @@ class _Handler(BaseHTTPRequestHandler):
         """Silent: requests carry the token."""
 
     def _answer(self, name: str) -> None:
-        dataset = self.server.dataset
+        source = self.server.source
         if name in PAGE_FILES:
             self._send(PAGE_FILES[name], page_file(name))
         elif name == "dataset.js":
-            self._send(_SCRIPT, dataset_script(dataset))
+            self._send(_SCRIPT, dataset_script(source))
         elif found := _EPISODE.fullmatch(name):
             self._send(_SCRIPT, self._episode(int(found[1])))
-        elif (found := _VIDEO.fullmatch(name)) and int(found[1]) < len(dataset.cameras):
-            self._send_video(dataset.video_file(int(found[2]), dataset.cameras[int(found[1])]))
+        elif (found := _VIDEO.fullmatch(name)) and (
+            stream := self._stream(VideoStream, int(found[1]), int(found[2]))
+        ):
+            self._send_video(stream.locate())
+        elif (found := _PICTURE.fullmatch(name)) and (
+            stream := self._stream(PictureStream, int(found[1]), int(found[2]))
+        ):
+            content = stream.picture(int(found[3]))
+            self._send(PICTURE_TYPES[picture_ending(content, name)], content)
         else:
             self._refuse(HTTPStatus.NOT_FOUND)
 
+    def _stream[S](self, kind: type[S], camera: int, episode: int) -> S | None:
+        """A camera of an episode, if it is of that kind."""
+        streams = self.server.source.streams(episode)
+        stream = streams[camera] if camera < len(streams) else None
+        return stream if isinstance(stream, kind) else None
+
     def _episode(self, episode: int) -> bytes:
         """An episode that cannot be read is told on the page; one that is not there is not found."""
-        self.server.dataset.row(episode)
+        self.server.source.check(episode)
         try:
             return self.server.episode_script(episode)
         except BlmError as error:
@@ -190,13 +199,13 @@ def _byte_range(header: str | None, size: int) -> tuple[int, int] | None:
     return (begin, end) if begin < end else None
 
 
-def serve(dataset: ViewedDataset, port: int, first: int | None, started: Callable[[str], None]) -> None:
+def serve(source: ViewSource, port: int, first: int | None, started: Callable[[str], None]) -> None:
     """Serve until interrupted (Ctrl-C); `started` is told the address.
 
     Raises:
         UsageError: as `ViewerServer`.
     """
-    with ViewerServer(dataset, port, first) as server:
+    with ViewerServer(source, port, first) as server:
         started(server.address)
         try:
             server.serve_forever()

@@ -28,13 +28,7 @@ def test_the_overview_of_a_recording_of_ours(ours):
     dataset = ViewedDataset(ours)
     overview = dataset.overview()
     episodes = overview.pop("episodes")
-    assert overview == {
-        "name": "data",
-        "robot": "so100",
-        "fps": 20.0,
-        "frames": 30,
-        "cameras": ["top", "wrist"],
-    }
+    assert overview == {"name": "data", "about": "so100, 20 Hz, cameras top, wrist, 30 frames"}
     assert episodes["index"] == [0, 1, 2]
     assert episodes["seconds"] == [0.4, 0.5, 0.6]
     assert episodes["success"] == [True, False, True]
@@ -46,8 +40,7 @@ def test_the_overview_of_a_recording_of_ours(ours):
 
 def test_the_overview_of_a_dataset_without_our_columns(stock):
     overview = ViewedDataset(stock).overview()
-    assert overview["robot"] == "two_wheels"
-    assert overview["cameras"] == ["front"]
+    assert overview["about"] == "two_wheels, 10 Hz, cameras front, 35 frames"
     assert overview["episodes"]["instruction"][0] == "drive 0 <b>metres</b>"
     assert overview["episodes"]["success"] == [False, True, False], "from the statistics of next.success"
     assert overview["episodes"]["operator"] == [None] * 3

@@ -95,7 +95,7 @@ def test_another_sites_name_is_refused(server):
 
 
 def test_parts_of_a_video(server):
-    dataset = server.dataset
+    dataset = server.source
     content = dataset.video_file(0, dataset.cameras[0]).read_bytes()
     name = at(server, "videos/0/0.mp4")
     status, body, headers = ask(server, name)
@@ -139,6 +139,6 @@ def test_an_episode_that_cannot_be_read_says_so_on_the_page(server):
 
 def test_a_port_in_use_and_a_missing_episode(server):
     with pytest.raises(UsageError, match="cannot be used"):
-        ViewerServer(server.dataset, server.server_port)
+        ViewerServer(server.source, server.server_port)
     with pytest.raises(UsageError, match="episode 5 not found"):
-        ViewerServer(server.dataset, first=5)
+        ViewerServer(server.source, first=5)

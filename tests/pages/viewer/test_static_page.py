@@ -32,7 +32,7 @@ def frames_within(path, begin, end):
 def test_an_episode_is_cut_out_of_a_shared_video(tmp_path, episode, codec):
     dataset = ViewedDataset(shared_video.write_dataset(tmp_path / "wheels", codec))
     write_static_page(dataset, tmp_path / "page", [episode])
-    (video,) = script(tmp_path / f"page/episodes/{episode}.js", "showEpisode")["videos"]
+    (video,) = script(tmp_path / f"page/episodes/{episode}.js", "showEpisode")["streams"]
     cut = tmp_path / "page" / video["src"]
     shown = [shared_video.number_of(one) for one in frames_within(cut, video["from"], video["to"])]
     first = sum(shared_video.FRAMES[:episode])

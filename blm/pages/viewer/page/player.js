@@ -1,5 +1,5 @@
 "use strict";
-/* Plays an episode: the first video that works leads, the others and the cursor follow. */
+/* Plays an episode: the first video that works leads, the other cameras and the cursor follow. */
 
 const DRIFT_S = 0.08;
 
@@ -11,64 +11,52 @@ class Player {
     this.changed = changed;
     this.speed = 1;
     this.playing = false;
-    this.streams = [];
+    this.videos = [];
+    this.pictures = [];
     this.frames = 1;
     this.fps = 30;
     this.frame = 0;
   }
 
-  load(episode, fps) {
+  load(episode) {
     this.pause();
-    for (const stream of this.streams) {
-      stream.video.removeAttribute("src");
-      stream.video.load();
-    }
+    for (const video of this.videos) video.close();
     this.frames = episode.frames;
-    this.fps = fps;
-    this.streams = [];
-    this.container.replaceChildren(...episode.videos.map((entry) => this.figure(entry)));
+    this.fps = episode.fps;
+    this.videos = [];
+    this.pictures = [];
+    this.container.replaceChildren(...episode.streams.map((entry) => this.figure(entry)));
     this.seek(0);
   }
 
   figure(entry) {
     const figure = make("figure");
+    let shown;
     if (entry.problem) {
-      figure.append(make("div", "none", entry.problem), make("figcaption", "", entry.camera));
-      return figure;
+      shown = make("div", "none", entry.problem);
+    } else if (entry.folder) {
+      const pictures = new PictureStream(entry, () => this.frame);
+      this.pictures.push(pictures);
+      shown = pictures.element;
+    } else {
+      const video = new VideoStream(entry, () => (this.frame + 0.5) / this.fps, 0.25 / this.fps);
+      this.videos.push(video);
+      shown = video.element;
     }
-    const video = make("video");
-    video.muted = true;
-    video.playsInline = true;
-    video.preload = "auto";
-    video.disableRemotePlayback = true;
-    video.src = entry.src;
-    const stream = { video, from: entry.from, to: entry.to, works: true };
-    video.addEventListener("error", () => {
-      stream.works = false;
-      video.replaceWith(make("div", "none", "this video cannot be played here"));
-    });
-    video.addEventListener("loadedmetadata", () => this.place(stream));
-    this.streams.push(stream);
-    figure.append(video, make("figcaption", "", entry.camera));
+    figure.append(shown, make("figcaption", "", entry.camera));
     return figure;
-  }
-
-  /** Show the current frame: its middle, so that rounding never shows a neighbour. */
-  place(stream) {
-    const wanted = stream.from + (this.frame + 0.5) / this.fps;
-    stream.video.currentTime = Math.min(wanted, stream.to - 0.25 / this.fps);
   }
 
   seek(frame) {
     this.frame = Math.min(this.frames - 1, Math.max(0, frame));
-    for (const stream of this.streams) if (stream.works) this.place(stream);
+    for (const stream of [...this.videos, ...this.pictures]) stream.show();
     this.began = { time: performance.now(), frame: this.frame };
     this.moved(this.frame);
   }
 
   setSpeed(speed) {
     this.speed = speed;
-    for (const stream of this.streams) stream.video.playbackRate = speed;
+    for (const video of this.videos) video.element.playbackRate = speed;
     this.began = { time: performance.now(), frame: this.frame };
   }
 
@@ -80,24 +68,21 @@ class Player {
     if (this.frame >= this.frames - 1) this.seek(0);
     this.playing = true;
     this.began = { time: performance.now(), frame: this.frame };
-    for (const stream of this.streams) {
-      stream.video.playbackRate = this.speed;
-      if (stream.works) stream.video.play().catch(() => {});
-    }
+    for (const video of this.videos) video.play(this.speed);
     this.changed(true);
     requestAnimationFrame(() => this.follow());
   }
 
   pause() {
     this.playing = false;
-    for (const stream of this.streams) stream.video.pause();
+    for (const video of this.videos) video.element.pause();
     this.changed(false);
   }
 
   /** Seconds into the episode: the leading video's, or a clock's where no video works. */
   now() {
-    const lead = this.streams.find((stream) => stream.works);
-    if (lead) return { lead, seconds: lead.video.currentTime - lead.from };
+    const lead = this.videos.find((video) => video.works);
+    if (lead) return { lead, seconds: lead.seconds() };
     const passed = (performance.now() - this.began.time) / 1000 * this.speed;
     return { lead: null, seconds: (this.began.frame + 0.5) / this.fps + passed };
   }
@@ -106,19 +91,15 @@ class Player {
     if (!this.playing) return;
     const { lead, seconds } = this.now();
     const frame = Math.floor(seconds * this.fps + 1e-3);
-    if (frame >= this.frames - 1 || (lead && lead.video.ended)) {
+    if (frame >= this.frames - 1 || (lead && lead.element.ended)) {
       this.pause();
       this.seek(this.frames - 1);
       return;
     }
-    for (const stream of this.streams) {
-      const drift = stream.video.currentTime - stream.from - seconds;
-      if (stream !== lead && stream.works && Math.abs(drift) > DRIFT_S && !stream.video.seeking) {
-        stream.video.currentTime = stream.from + seconds;
-      }
-    }
+    for (const video of this.videos) if (video !== lead) video.catchUp(seconds);
     if (frame !== this.frame && frame >= 0) {
       this.frame = frame;
+      for (const pictures of this.pictures) pictures.show();
       this.moved(frame);
     }
     requestAnimationFrame(() => this.follow());

@@ -13,8 +13,7 @@ window.blm = {
     dataset = content;
     document.title = `${content.name} – blm view`;
     byId("name").textContent = content.name;
-    const cameras = content.cameras.length ? `cameras ${content.cameras.join(", ")}` : "no cameras";
-    byId("about").textContent = `${content.robot}, ${content.fps} Hz, ${cameras}, ${content.frames.toLocaleString("en")} frames`;
+    byId("about").textContent = content.about;
     list = new EpisodeList(content, open);
     const asked = Number.parseInt(location.hash.slice(1), 10);
     const first = content.episodes.index.includes(asked) ? asked : content.episodes.index[0];
@@ -28,12 +27,12 @@ window.blm = {
     byId("episode").hidden = false;
     showHead();
     showTimeline();
-    plots = plotsOf(content, dataset.fps, seek);
+    plots = plotsOf(content, content.fps, seek);
     byId("plots").replaceChildren(...plots.map((plot) => plot.element));
     byId("legend").hidden = content.axes.length === 0;
     drawPlots();
     showTables();
-    player.load(content, dataset.fps);
+    player.load(content);
     document.body.dataset.shown = content.index;
   },
 
@@ -109,7 +108,7 @@ function showTimeline() {
   seekByPointer(timeline, episode.frames, seek);
   old.replaceWith(timeline);
   const marks = [];
-  if (episode.success_from !== null) marks.push(`✓ success from ${(episode.success_from / dataset.fps).toFixed(2)} s`);
+  if (episode.success_from !== null) marks.push(`✓ success from ${(episode.success_from / episode.fps).toFixed(2)} s`);
   if (episode.interventions.length) marks.push("striped: a person had taken over");
   byId("marks").textContent = marks.join(" · ");
 }
@@ -146,7 +145,7 @@ function showFrame(frame) {
   if (!episode) return;
   cursor.style.left = 100 * share(frame, episode.frames) + "%";
   for (const plot of plots) plot.setFrame(frame);
-  byId("clock").textContent = `${(frame / dataset.fps).toFixed(2)} s · frame ${frame}`;
+  byId("clock").textContent = `${(frame / episode.fps).toFixed(2)} s · frame ${frame}`;
 }
 
 function drawPlots() {
