@@ -135,6 +135,10 @@ def build_corpus(
         typer.Option(help="File of questions that must not be trained on; may be repeated."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Decides wordings, frames and splits.")] = None,
+    parquet: Annotated[
+        bool | None,
+        typer.Option("--parquet", help="Also write Parquet files for `datasets`, images included."),
+    ] = None,
     overwrite: OverwriteBuild = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -148,7 +152,7 @@ def build_corpus(
     from blm.curate.corpus.config import CorpusConfig, read_corpus_config
 
     given = {"sources": source or None, "questions_per_episode": questions, "seed": seed}
-    given["benchmarks"] = benchmark or None
+    given |= {"benchmarks": benchmark or None, "parquet": parquet}
     settings = _build_settings(given, config, output, Path("corpus"), overwrite)
     built = read_corpus_config(config, **settings) if config else checked(CorpusConfig, **settings)
     with progress_bar(as_json) as progress:

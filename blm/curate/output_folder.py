@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
@@ -21,13 +22,15 @@ from blm.schemas.shard import ShardRow
 
 UNFINISHED_FOLDER = ".unfinished"
 BUILD_RECORD = "build.json"
+_SPLIT_FILE = re.compile(r"[a-z_]+-\d{5}\.\w+")
 
 
 class OutputFolder:
-    """Where a build of one kind, with one fingerprint, goes."""
+    """Where a build of one kind, with one fingerprint, goes; `subfolders` hold files of splits that it may write."""
 
-    def __init__(self, path: Path, kind: str, fingerprint: str) -> None:
+    def __init__(self, path: Path, kind: str, fingerprint: str, subfolders: Sequence[str] = ()) -> None:
         self.path, self.kind, self.fingerprint = path, kind, fingerprint
+        self.subfolders = subfolders
 
     @property
     def staging(self) -> Path:
@@ -112,6 +115,8 @@ class OutputFolder:
         for path in self.staging.glob("*.tar"):
             if path.name not in wanted:
                 path.unlink()
+        for name in self.subfolders:
+            (self.staging / name).mkdir(exist_ok=True)
         manifest.write(self.staging)
         self._finish_publishing()
 
@@ -125,8 +130,10 @@ class OutputFolder:
             return
         (self.path / MANIFEST_FILE).unlink(missing_ok=True)
         self._remove_stale_shards()
+        for name in self.subfolders:
+            self._put_in_place(name)
         for path in sorted(self.staging.iterdir()):
-            if path.suffix not in (".json", ".tmp"):
+            if path.is_file() and path.suffix not in (".json", ".tmp"):
                 os.replace(path, self.path / path.name)
         os.replace(self.staging / MANIFEST_FILE, self.path / MANIFEST_FILE)
         _flush_folder(self.path)
@@ -141,6 +148,20 @@ class OutputFolder:
         for name in {row.name for row in old} - {row.name for row in new}:
             if (self.path / name).parent == self.path:
                 (self.path / name).unlink(missing_ok=True)
+
+    def _put_in_place(self, name: str) -> None:
+        """The files of a subfolder, after those of an earlier build are gone."""
+        target, staged, moving = self.path / name, self.staging / name, self.staging / f"{name}.moving"
+        if staged.is_dir():
+            for path in target.glob("*"):
+                if _SPLIT_FILE.fullmatch(path.name):
+                    path.unlink()
+            os.replace(staged, moving)
+        for path in sorted(moving.glob("*")):
+            target.mkdir(exist_ok=True)
+            os.replace(path, target / path.name)
+        if target.is_dir() and not any(target.iterdir()):
+            target.rmdir()
 
     def _objection(self, objection: Callable[[Manifest], str | None] | None) -> str | None:
         if not self.path.exists():

@@ -4,7 +4,7 @@
                    └─▶ dropped.parquet ◀─┴─▶ near_duplicates.parquet, contamination.parquet           │
                                                                  manifest.json ◀─ tables, card, page ◀─┘
 
-Everything streams: no more than one conversation's media is in memory, and what is compared waits on disk (see
+Everything streams: a batch of conversations is in memory (see `pipeline`), and what is compared waits on disk (see
 `spool`, which takes as much as the corpus while it is built). Sources are read in the order of their names,
 so the same inputs and settings give the same bytes whatever their order, also after an interruption.
 """
@@ -13,45 +13,39 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from itertools import groupby
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import Any
 
 from blm import __version__
 from blm.curate.corpus.benchmark_items import BenchmarkItem, benchmark_name, read_benchmark
+from blm.curate.corpus.build_files import (
+    CONTAMINATION_FILE,
+    DUPLICATES_FILE,
+    KIND,
+    PARQUET_FOLDER,
+    RECORDS_FILE,
+    STAGES_FILE,
+    dropped_table,
+    stages_table,
+)
 from blm.curate.corpus.card import CARD_FILE, corpus_card
 from blm.curate.corpus.comparison import compare
-from blm.curate.corpus.config import CorpusConfig, Source, SourceConfig
+from blm.curate.corpus.config import CorpusConfig
 from blm.curate.corpus.conversation import Conversation, Drop
+from blm.curate.corpus.inputs import Input, check_image_sources, read_inputs
 from blm.curate.corpus.page import REPORT_FILE, CorpusContent, corpus_page
-from blm.curate.corpus.sources import SourceKind, source_kind
+from blm.curate.corpus.parquet_form import parquet_form_rows
 from blm.curate.corpus.spool import Spool
-from blm.curate.corpus.stages import Pipeline
-from blm.curate.episodes.config import DatasetSource
-from blm.curate.episodes.index import dataset_names
+from blm.curate.corpus.pipeline import Pipeline
+from blm.curate.corpus.writer import CorpusWriter
+from blm.curate.engine import open_engine
 from blm.curate.episodes.splits import SPLITS
 from blm.curate.output_folder import OutputFolder
-from blm.curate.shards import (
-    FinishedShard,
-    Sample,
-    ShardWriter,
-    file_sha256,
-    write_parquet,
-    write_shard_tables,
-)
+from blm.curate.shards import write_parquet, write_shard_tables
 from blm.curate.summary import BuildSummary, summarise
-from blm.schemas.corpus import CORPUS_SCHEMA, CorpusRecord, check_record, records_to_table
-from blm.schemas.errors import ConfigError, DatasetError, UnknownNameError
+from blm.schemas.errors import ConfigError, DatasetError
 from blm.schemas.manifest import (
     DROPPED_FILE,
     INDEX_FILE,
@@ -59,22 +53,16 @@ from blm.schemas.manifest import (
     Counts,
     InputFingerprint,
     Manifest,
+    read_manifest,
     write_atomically,
 )
 from blm.schemas.progress import Progress, silent
-from blm.schemas.shard import META_SUFFIX
 
-KIND = "stage1-corpus"
-RECORDS_FILE = "records.parquet"
-DUPLICATES_FILE = "near_duplicates.parquet"
-CONTAMINATION_FILE = "contamination.parquet"
 SPOOL_FOLDER = "spool"
-DROPPED_SCHEMA = pa.schema(
-    [(name, pa.string()) for name in ("source", "row", "stage", "reason", "field", "note")]
-)
 _TABLES = (
     RECORDS_FILE,
     DROPPED_FILE,
+    STAGES_FILE,
     DUPLICATES_FILE,
     CONTAMINATION_FILE,
     INDEX_FILE,
@@ -82,18 +70,7 @@ _TABLES = (
     CARD_FILE,
     REPORT_FILE,
 )
-_ROWS_AT_ONCE = 4096
 _REPORT_EVERY = 50
-
-
-@dataclass(frozen=True)
-class _Input:
-    """A source as this build uses it, and a digest of all it reads."""
-
-    source: Source
-    kind: SourceKind
-    config: SourceConfig
-    sha256: str
 
 
 def build_corpus(config: CorpusConfig, progress: Progress | None = None) -> BuildSummary:
@@ -109,24 +86,27 @@ def build_corpus(config: CorpusConfig, progress: Progress | None = None) -> Buil
     """
     started = time.monotonic()
     progress = progress or silent
-    inputs = _inputs(config, progress)
-    _check_image_sources(config, inputs)
+    inputs = read_inputs(config, progress)
+    check_image_sources(config, inputs)
     items = _benchmark_items(config)
     fingerprint = _fingerprint(config, inputs, items)
-    folder = OutputFolder(config.output, KIND, fingerprint)
-    if folder.is_complete(_TABLES):
+    folder = OutputFolder(config.output, KIND, fingerprint, (PARQUET_FOLDER,))
+    if folder.is_complete(_TABLES) and _has_parquet_form(config):
         return summarise(config.output, KIND, started, reused=None)
     folder.prepare(config.overwrite)
 
-    pipeline = Pipeline(config)
     licences = {one.config.name: one.config.licence for one in inputs}
-    with Spool(folder.staging / SPOOL_FOLDER) as spool:
+    with (
+        open_engine(config.engine, config.ray_address, config.workers) as engine,
+        Spool(folder.staging / SPOOL_FOLDER) as spool,
+    ):
+        pipeline = Pipeline(config, engine)
         for conversation in pipeline.run(_read_all(inputs, progress)):
             spool.add(conversation)
         spool.seal()
-        comparison = compare(spool, config, items, progress)
+        comparison = compare(spool, config, items, progress, engine)
         pipeline.extend(comparison.reports, comparison.drops)
-        with _CorpusWriter(folder.staging, fingerprint, config.shard_bytes) as writer:
+        with CorpusWriter(folder.staging, fingerprint, config.shard_bytes, config.parquet) as writer:
             for conversation in spool.conversations(comparison.keep):
                 writer.write(conversation)
         if not writer.counts.total():
@@ -135,7 +115,8 @@ def build_corpus(config: CorpusConfig, progress: Progress | None = None) -> Buil
         manifest = _manifest(config, inputs, pipeline, writer, fingerprint)
         content = CorpusContent(manifest, pipeline.reports, licences, writer.counts, spool, comparison)
         write_atomically(folder.staging / REPORT_FILE, corpus_page(content).encode())
-    write_parquet(folder.staging / DROPPED_FILE, _dropped_table(pipeline.drops))
+    write_parquet(folder.staging / DROPPED_FILE, dropped_table(pipeline.drops))
+    write_parquet(folder.staging / STAGES_FILE, stages_table(pipeline.reports))
     for name, table in zip((DUPLICATES_FILE, CONTAMINATION_FILE), comparison.tables(), strict=True):
         write_parquet(folder.staging / name, table)
     write_shard_tables(folder.staging, writer.shards)
@@ -146,41 +127,11 @@ def build_corpus(config: CorpusConfig, progress: Progress | None = None) -> Buil
     return summarise(config.output, KIND, started, writer.reused)
 
 
-def _inputs(config: CorpusConfig, progress: Progress) -> list[_Input]:
-    """Every source by the order of names, with the digest of the files it depends on."""
-    names = dataset_names([DatasetSource(path=one.path, name=one.name) for one in config.sources])
-    inputs = []
-    for number, (name, source) in enumerate(sorted(zip(names, config.sources, strict=True), key=_first)):
-        progress("reading sources", number, len(names), name)
-        kind, settings = source_kind(source.kind), config.for_source(source, name)
-        if kind.identity(source.path, settings) is None and not source.path.exists():
-            raise DatasetError(f"source '{name}': {source.path} does not exist.", "Check the path.")
-        inputs.append(_Input(source, kind, settings, _digest(source, kind, settings)))
-    progress("reading sources", len(names), len(names))
-    return inputs
-
-
-def _first(pair: tuple[str, Source]) -> str:
-    return pair[0]
-
-
-def _digest(source: Source, kind: SourceKind, config: SourceConfig) -> str:
-    """Of the names and contents of the files that the source reads, wherever they lie."""
-    digest = hashlib.sha256()
-    if identity := kind.identity(source.path, config):
-        return hashlib.sha256(identity.encode()).hexdigest()
-    bases = [base for base in (source.path, source.media_root, source.path.parent) if base is not None]
-    for path in kind.files(source.path, config):
-        base = next((base for base in bases if path.is_relative_to(base)), path.parent)
-        digest.update(f"{path.relative_to(base).as_posix()} {file_sha256(path)}\n".encode(errors="replace"))
-    return digest.hexdigest()
-
-
-def _check_image_sources(config: CorpusConfig, inputs: list[_Input]) -> None:
-    names = [one.config.name for one in inputs]
-    for wanted in config.near_duplicates.image_sources or ():
-        if wanted not in names:
-            raise UnknownNameError("corpus source", wanted, names)
+def _has_parquet_form(config: CorpusConfig) -> bool:
+    """Whether the finished build has the Parquet form whole, or need not."""
+    if not config.parquet:
+        return True
+    return parquet_form_rows(config.output) == read_manifest(config.output).counts.kept
 
 
 def _benchmark_items(config: CorpusConfig) -> list[BenchmarkItem]:
@@ -200,7 +151,7 @@ def _items_digest(items: list[BenchmarkItem]) -> str:
     return digest.hexdigest()
 
 
-def _fingerprint(config: CorpusConfig, inputs: list[_Input], items: list[BenchmarkItem]) -> str:
+def _fingerprint(config: CorpusConfig, inputs: list[Input], items: list[BenchmarkItem]) -> str:
     """Of everything the build's bytes depend on; not of where inputs and output lie, nor of the inputs' order."""
     benchmarks = sorted((benchmark_name(one), one.images) for one in config.benchmarks)
     settings = config.build_settings() | {"sources": None, "benchmarks": [benchmarks, _items_digest(items)]}
@@ -212,88 +163,13 @@ def _fingerprint(config: CorpusConfig, inputs: list[_Input], items: list[Benchma
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _read_all(inputs: list[_Input], progress: Progress) -> Iterator[Conversation | Drop]:
+def _read_all(inputs: list[Input], progress: Progress) -> Iterator[Conversation | Drop]:
     for number, one in enumerate(inputs):
         for count, item in enumerate(one.kind.read(one.source.path, one.config)):
             if count % _REPORT_EVERY == 0:
                 progress("building corpus", number, len(inputs), f"{one.config.name}: {count} conversations")
             yield item
     progress("building corpus", len(inputs), len(inputs))
-
-
-@dataclass
-class _CorpusWriter:
-    """Writes shards and `records.parquet`, one conversation at a time.
-
-    Samples of a shard hold the same kinds of media, so that `datasets` finds the same columns in all of them.
-    """
-
-    folder: Path
-    fingerprint: str
-    shard_bytes: int
-    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    shards: list[FinishedShard] = field(default_factory=list)
-    reused: int = 0
-
-    def __enter__(self) -> Self:
-        self._open = ExitStack()
-        self._writers: dict[str, ShardWriter] = {}
-        self._beside = self.folder / f"{RECORDS_FILE}.tmp"
-        self._stream = self._open.enter_context(self._beside.open("wb"))
-        self._records = pq.ParquetWriter(self._stream, CORPUS_SCHEMA, compression="zstd")
-        self._waiting: list[CorpusRecord] = []
-        return self
-
-    def write(self, conversation: Conversation) -> None:
-        record = conversation.record
-        check_record(record)
-        prefix = f"{record.split}-{media_signature(record)}"
-        if prefix not in self._writers:
-            writer = ShardWriter(self.folder, prefix, record.split, self.fingerprint, self.shard_bytes)
-            self._writers[prefix] = self._open.enter_context(writer)
-            self.reused += len(writer.finished)
-        label = f"{record.source}/{record.task_family}"
-        if not self._writers[prefix].done(record.id):
-            self._writers[prefix].write(_sample(conversation, label))
-        self.counts[record.split, label] += 1
-        self._waiting.append(record)
-        if len(self._waiting) >= _ROWS_AT_ONCE:
-            self._write_rows()
-
-    def _write_rows(self) -> None:
-        if self._waiting:
-            self._records.write_table(records_to_table(self._waiting))
-            self._waiting.clear()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            self._open.__exit__(kind, error, trace)
-            self._beside.unlink(missing_ok=True)
-            return
-        self._write_rows()
-        self._records.close()
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-        self._open.close()
-        os.replace(self._beside, self.folder / RECORDS_FILE)
-        self.shards = [shard for _, one in sorted(self._writers.items()) for shard in one.finished]
-
-
-def media_signature(record: CorpusRecord) -> str:
-    """The media of a record as a word: 'text' for none, 'jpg', 'jpg3', 'jpg-png2'."""
-    runs = [(name, len(list(run))) for name, run in groupby(record.media, key=lambda one: one.extension)]
-    return "-".join(f"{name}{count if count > 1 else ''}" for name, count in runs) or "text"
-
-
-def _sample(conversation: Conversation, label: str) -> Sample:
-    record = conversation.record
-    row = json.dumps(record.to_row(), sort_keys=True, ensure_ascii=False)
-    members = {META_SUFFIX: row.encode()}
-    for number, (media, content) in enumerate(zip(record.media, conversation.media, strict=True)):
-        members[f"{number}.{media.extension}"] = content
-    return Sample(record.id, members, frames=len(record.media), label=label)
 
 
 def _nothing_left(pipeline: Pipeline) -> DatasetError:
@@ -306,18 +182,11 @@ def _nothing_left(pipeline: Pipeline) -> DatasetError:
     )
 
 
-def _dropped_table(drops: list[Drop]) -> pa.Table:
-    def column(name: str) -> list[str]:
-        return [getattr(drop, name).encode(errors="replace").decode() for drop in drops]
-
-    return pa.table({name: column(name) for name in DROPPED_SCHEMA.names}, schema=DROPPED_SCHEMA)
-
-
 def _manifest(
     config: CorpusConfig,
-    inputs: list[_Input],
+    inputs: list[Input],
     pipeline: Pipeline,
-    writer: _CorpusWriter,
+    writer: CorpusWriter,
     fingerprint: str,
 ) -> Manifest:
     settings: dict[str, Any] = config.build_settings()

@@ -7,11 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import yaml
 
+from blm.curate.corpus.parquet_form import parquet_configs
 from blm.curate.corpus.stages import StageReport
 from blm.schemas.manifest import Manifest
 from blm.schemas.shard import ShardRow
 
 CARD_FILE = "README.md"
+_PARQUET_FORM = (
+    "The same conversations as Parquet, with their images: `load_dataset(FOLDER)` of `datasets` gives `messages`, as "
+    "chat templates take them, and decoded `images`, in the order in which the messages show them."
+)
 
 
 def corpus_card(
@@ -23,7 +28,9 @@ def corpus_card(
     """The card as Markdown; the same build gives the same card."""
     splits = [split for split, count in manifest.splits.items() if count]
     counts = manifest.counts
-    front = {"license": sorted(set(licences.values())), "configs": _configs(shards)}
+    with_parquet = bool(manifest.config.get("parquet"))
+    configs = [*(parquet_configs(splits) if with_parquet else ()), *_configs(shards)]
+    front = {"license": sorted(set(licences.values())), "configs": configs}
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         "# Stage I corpus",
@@ -39,13 +46,14 @@ def corpus_card(
         "## What was dropped",
         _table(["stage", "in", "kept", "dropped", "why"], [_stage_row(report) for report in reports]),
         "Each input that was left out is named in `dropped.parquet`, with the field at fault; what it was alike in "
-        "`near_duplicates.parquet`, what it shared with a benchmark in `contamination.parquet`. `report.html` shows "
-        "examples.",
+        "`near_duplicates.parquet`, what it shared with a benchmark in `contamination.parquet`. `stages.parquet` has "
+        "the table above, `report.html` shows examples.",
         "## Form",
         "WebDataset shards: `<id>.json` is the record (also a row of `records.parquet`), `<id>.<i>.<ext>` its media. "
         "`index.parquet` has the place of each member, `manifest.parquet` a row per shard. Points in answers are "
         "thousandths of the image's width and height, from the upper left corner. Questions about recorded episodes "
         "are answered from the recorded state; an object whose centre is in the image may still be hidden.",
+        *([_PARQUET_FORM] if with_parquet else ()),
     ]
     return "\n\n".join(parts) + "\n"
 

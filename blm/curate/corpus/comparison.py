@@ -33,6 +33,7 @@ from blm.curate.corpus.near_text import near_duplicate_text
 from blm.curate.corpus.perceptual_hash import ImageHashes, image_hashes, joined_hashes
 from blm.curate.corpus.spool import Spool, exchanges
 from blm.curate.corpus.stages import StageReport
+from blm.curate.engine import Engine, LocalEngine
 from blm.schemas.progress import Progress
 
 NEAR_TEXT, NEAR_IMAGE, DECONTAMINATE = "near_duplicate_text", "near_duplicate_image", "decontaminate"
@@ -50,7 +51,7 @@ DUPLICATES_SCHEMA = pa.schema(
 )
 """A row per near-duplicate left out: the conversation, the one it is alike (`partner`), the one of its cluster that is
 `kept`, and the similarity of the pair: Jaccard of shingles, or the share of equal bits of image hashes."""
-_IMAGES_AT_ONCE = 256
+_IMAGES_AT_ONCE = 64
 
 
 @dataclass
@@ -72,15 +73,22 @@ class Comparison:
 
 
 def compare(
-    spool: Spool, config: CorpusConfig, items: Sequence[BenchmarkItem], progress: Progress
+    spool: Spool,
+    config: CorpusConfig,
+    items: Sequence[BenchmarkItem],
+    progress: Progress,
+    engine: Engine | None = None,
 ) -> Comparison:
-    """Compare all conversations of a sealed spool with each other and with the `items` of benchmarks."""
+    """Compare all conversations of a sealed spool with each other and with the `items` of benchmarks.
+
+    Images are hashed wherever the engine works; by default here.
+    """
     found = Comparison(np.ones(len(spool), dtype=bool))
     wanted = config.near_duplicates
     images = BenchmarkImages(items, _only_equal(config))
     hashes = None
     if wanted.images != "keep" or images.needs_hashes:
-        hashes = _hashes(spool, progress)
+        hashes = _hashes(spool, progress, engine or LocalEngine())
     if wanted.text is not None:
         progress("comparing texts", 0, 1)
         _near_text(spool, wanted, config.seed, found)
@@ -112,12 +120,15 @@ def _only_equal(config: CorpusConfig) -> frozenset[str]:
     return frozenset(benchmark_name(one) for one in config.benchmarks if one.images == "equal")
 
 
-def _hashes(spool: Spool, progress: Progress) -> ImageHashes:
+def _hashes(spool: Spool, progress: Progress, engine: Engine) -> ImageHashes:
+    batches = (
+        [spool.content(number) for number in range(start, min(start + _IMAGES_AT_ONCE, spool.contents))]
+        for start in range(0, spool.contents, _IMAGES_AT_ONCE)
+    )
     parts = []
-    for start in range(0, spool.contents, _IMAGES_AT_ONCE):
-        progress("hashing images", start, spool.contents)
-        stop = min(start + _IMAGES_AT_ONCE, spool.contents)
-        parts.append(image_hashes([spool.content(number) for number in range(start, stop)]))
+    for number, hashes in enumerate(engine.stream(image_hashes, batches)):
+        progress("hashing images", number * _IMAGES_AT_ONCE, spool.contents)
+        parts.append(hashes)
     progress("hashing images", spool.contents, spool.contents)
     return joined_hashes(parts)
 
@@ -208,7 +219,7 @@ def _leave_out(
         found.keep[row] = False
         name, source, other = ids[row].as_py(), sources[row].as_py(), ids[partner].as_py()
         note = f"{similarity:.2f} alike {other}"
-        found.drops.append(Drop(source, name, reason, "", note, reason))
+        found.drops.append(Drop(source, name, reason, "", note, reason, other))
         found.duplicates.append(
             {
                 "id": name,

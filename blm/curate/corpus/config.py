@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from blm.curate.corpus.licence import Licences
 from blm.curate.corpus.mixture import Mixture
 from blm.curate.corpus.quality import Quality
+from blm.curate.engine import EngineName
 from blm.curate.episodes.config import Fractions
 from blm.curate.shards import DEFAULT_SHARD_BYTES
 from blm.schemas.corpus import Space, TaskFamily
@@ -145,6 +146,16 @@ class CorpusConfig(FrozenModel):
     )
     mixture: Mixture = Mixture()
     shard_bytes: int = Field(default=DEFAULT_SHARD_BYTES, ge=10240)
+    parquet: bool = Field(
+        default=False, description="also write Parquet files with the images in them, for `datasets`"
+    )
+    engine: EngineName = Field(default="local", description="where the work runs; no effect on the result")
+    ray_address: str | None = Field(
+        default=None, description="cluster for the engine 'ray'; default: RAY_ADDRESS, else one started here"
+    )
+    workers: int = Field(
+        default=1, ge=1, description="processes of the engine 'local' that check conversations; no effect on the result"
+    )
     overwrite: bool = Field(default=False, description="replace another build in the output folder")
 
     def for_source(self, source: Source, name: str) -> SourceConfig:
@@ -166,8 +177,10 @@ class CorpusConfig(FrozenModel):
         )
 
     def build_settings(self) -> dict[str, Any]:
-        """What decides the build's content, JSON-ready: no output folder or overwriting."""
-        return self.model_dump(mode="json", exclude={"output", "overwrite"})
+        """What decides the build's content, JSON-ready: not where it goes, nor where the work runs."""
+        return self.model_dump(
+            mode="json", exclude={"output", "overwrite", "engine", "ray_address", "workers"}
+        )
 
 
 def read_corpus_config(path: Path, **changes: Any) -> CorpusConfig:

@@ -33,6 +33,7 @@ class Drop:
         field: the field at fault, where one is.
         note: what was found, for a person.
         stage: where; filled in by the pipeline.
+        partner: the record that it is the same as, or alike.
     """
 
     source: str
@@ -41,6 +42,7 @@ class Drop:
     field: str = ""
     note: str = ""
     stage: str = "read"
+    partner: str = ""
 
 
 def content_digest(record: CorpusRecord) -> str:

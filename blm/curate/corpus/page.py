@@ -159,7 +159,7 @@ def _dropped(reports: Iterable[StageReport]) -> Section:
         )
     return Section(
         "What was left out",
-        "Stage by stage; dropped.parquet names each conversation, the reason and what was found.",
+        "Stage by stage (stages.parquet); dropped.parquet names each conversation, the reason and what was found.",
         Table(("stage", "in", "kept", "left out", "why"), rows, frozenset({1, 2, 3})),
     )
 

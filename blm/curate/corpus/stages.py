@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from blm.curate.corpus.config import CorpusConfig, Limits
@@ -46,6 +46,21 @@ class StageReport:
     @property
     def kept(self) -> int:
         return self.inputs - self.dropped.total()
+
+    def add(self, other: StageReport) -> None:
+        """Count what another report of this stage counted, too."""
+        self.inputs += other.inputs
+        self.dropped.update(other.dropped)
+        self.changed.update(other.changed)
+        self.note = other.note or self.note
+
+    def take(self) -> StageReport:
+        """What was counted since the last time."""
+        taken = replace(self, dropped=Counter(self.dropped), changed=Counter(self.changed))
+        self.inputs = 0
+        self.dropped.clear()
+        self.changed.clear()
+        return taken
 
 
 def licence_stage(config: CorpusConfig, report: StageReport) -> Stage:
@@ -156,7 +171,8 @@ def dedup_stage(config: CorpusConfig, report: StageReport) -> Stage:
         record = conversation.record
         digest = bytes.fromhex(content_digest(record))[:16]
         if digest in seen:
-            return _drop(record, "duplicate", "", f"the same as {seen[digest]}")
+            drop = _drop(record, "duplicate", "", f"the same as {seen[digest]}")
+            return replace(drop, partner=seen[digest])
         seen[digest] = record.id
         return conversation
 
@@ -173,59 +189,21 @@ def split_stage(config: CorpusConfig, report: StageReport) -> Stage:
     return split
 
 
-STAGES: dict[str, Callable[[CorpusConfig, StageReport], Stage]] = {
+RECORD_STAGES: dict[str, Callable[[CorpusConfig, StageReport], Stage]] = {
     "licence": licence_stage,
     "validate": validate_stage,
     "normalise": normalise_stage,
     "quality": quality_stage,
     "language": language_stage,
     "mask": mask_stage,
+}
+"""Those that look at one conversation at a time, in the order in which they are applied."""
+ORDERED_STAGES: dict[str, Callable[[CorpusConfig, StageReport], Stage]] = {
     "dedup": dedup_stage,
     "split": split_stage,
 }
-"""In the order in which they are applied."""
-
-
-class Pipeline:
-    """Runs conversations through all stages, counting; what is dropped, from reading on, goes to `drops`."""
-
-    def __init__(self, config: CorpusConfig) -> None:
-        reports = {name: StageReport(name) for name in STAGES}
-        self._stages = [(reports[name], make(config, reports[name])) for name, make in STAGES.items()]
-        self._read = StageReport(READ)
-        self._compared: list[StageReport] = []
-        self.drops: list[Drop] = []
-
-    @property
-    def reports(self) -> tuple[StageReport, ...]:
-        """Of reading and of each stage, in order."""
-        return (self._read, *(report for report, _ in self._stages), *self._compared)
-
-    def extend(self, reports: Iterable[StageReport], drops: Iterable[Drop]) -> None:
-        """Count what a comparison of all that is left did too."""
-        self._compared += reports
-        self.drops += drops
-
-    def run(self, items: Iterable[Conversation | Drop]) -> Iterator[Conversation]:
-        """The conversations that pass every stage, in order."""
-        for item in items:
-            kept = self._through(item)
-            if isinstance(kept, Conversation):
-                yield kept
-
-    def _through(self, item: Conversation | Drop) -> Conversation | Drop:
-        report = self._read
-        report.inputs += 1
-        for next_report, stage in self._stages:
-            if isinstance(item, Drop):
-                break
-            report = next_report
-            report.inputs += 1
-            item = stage(item)
-        if isinstance(item, Drop):
-            self.drops.append(replace(item, stage=report.name))
-            report.dropped[item.reason] += 1
-        return item
+"""Those that come after, and see all conversations in order."""
+STAGES = RECORD_STAGES | ORDERED_STAGES
 
 
 def _drop(record: CorpusRecord, reason: str, field: str, note: str) -> Drop:

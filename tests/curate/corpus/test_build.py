@@ -5,7 +5,7 @@ import sys
 import tarfile
 from collections import Counter
 from importlib.metadata import EntryPoint
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -14,9 +14,11 @@ import pytest
 from PIL import Image
 
 from blm.curate.corpus import build
-from blm.curate.corpus.build import build_corpus, media_signature
+from blm.curate.corpus.build import build_corpus
 from blm.curate.corpus.config import CorpusConfig, read_corpus_config
 from blm.curate.corpus.conversation import Conversation, Drop
+from blm.curate.corpus.stages import STAGES
+from blm.curate.corpus.writer import media_signature
 from blm.curate.shards import read_shard_table
 from blm.schemas.corpus import CORPUS_SCHEMA, CorpusRecord, Media, Message, Part, table_to_records
 from blm.schemas.errors import ConfigError, DatasetError, OutputExistsError, UnknownNameError
@@ -76,6 +78,34 @@ def test_counts_are_conserved_and_every_drop_is_named(rows, tmp_path):
     card = (output / "README.md").read_text()
     assert "30 training conversations (33 read, 3 dropped)" in card
     assert "cc0-1.0" in card
+
+
+def test_stages_say_what_came_in_what_stayed_and_why(rows, tmp_path):
+    output = tmp_path / "out"
+    (tmp_path / "exam.txt").write_text("Is 7 < 3?")
+    mixture = {"conversations": 20}
+    config = config_for(f"llava:{rows}", output=output, benchmarks=(tmp_path / "exam.txt",), mixture=mixture)
+    summary = build_corpus(config)
+    stages = pq.read_table(output / "stages.parquet").to_pylist()
+    names = ["read", *STAGES, "near_duplicate_text", "decontaminate", "mixture"]
+    assert [(one["order"], one["stage"]) for one in stages] == list(enumerate(names))
+    for one, following in pairwise(stages):
+        assert one["kept"] == following["inputs"]
+    for one in stages:
+        assert one["inputs"] == one["kept"] + one["dropped"]
+        assert one["dropped"] == sum(count for _, count in one["reasons"])
+    assert (stages[0]["inputs"], stages[-1]["kept"]) == (summary.counts.inputs, summary.counts.kept)
+    dropped = Counter(
+        (one["stage"], one["reason"]) for one in pq.read_table(output / "dropped.parquet").to_pylist()
+    )
+    assert dropped == {(one["stage"], reason): count for one in stages for reason, count in one["reasons"]}
+    assert dropped["mixture", "balance"] == 10
+    partners = {
+        one["row"]: one["partner"]
+        for one in pq.read_table(output / "dropped.parquet").to_pylist()
+        if one["partner"]
+    }
+    assert partners == {"rows_json-00000030": "rows_json-00000001"}
 
 
 def samples_by_tarfile(path: Path):
@@ -169,7 +199,7 @@ def test_an_interrupted_build_is_finished_to_the_same_bytes(rows, tmp_path, monk
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(build, "_dropped_table", stop)
+    monkeypatch.setattr(build, "dropped_table", stop)
     with pytest.raises(KeyboardInterrupt):
         build_corpus(config_for(f"llava:{rows}", output=tmp_path / "cut", **changes))
     assert not (tmp_path / "cut/manifest.json").exists()

@@ -1,0 +1,62 @@
+"""The sources of a build in the order of their names, each with a digest of all that it reads."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from blm.curate.corpus.config import CorpusConfig, Source, SourceConfig
+from blm.curate.corpus.sources import SourceKind, source_kind
+from blm.curate.episodes.config import DatasetSource
+from blm.curate.episodes.index import dataset_names
+from blm.curate.shards import file_sha256
+from blm.schemas.errors import DatasetError, UnknownNameError
+from blm.schemas.progress import Progress
+
+
+@dataclass(frozen=True)
+class Input:
+    """A source as this build uses it, and a digest of all it reads."""
+
+    source: Source
+    kind: SourceKind
+    config: SourceConfig
+    sha256: str
+
+
+def read_inputs(config: CorpusConfig, progress: Progress) -> list[Input]:
+    """Every source by the order of names, with the digest of the files it depends on."""
+    names = dataset_names([DatasetSource(path=one.path, name=one.name) for one in config.sources])
+    inputs = []
+    for number, (name, source) in enumerate(sorted(zip(names, config.sources, strict=True), key=_first)):
+        progress("reading sources", number, len(names), name)
+        kind, settings = source_kind(source.kind), config.for_source(source, name)
+        if kind.identity(source.path, settings) is None and not source.path.exists():
+            raise DatasetError(f"source '{name}': {source.path} does not exist.", "Check the path.")
+        inputs.append(Input(source, kind, settings, _digest(source, kind, settings)))
+    progress("reading sources", len(names), len(names))
+    return inputs
+
+
+def _first(pair: tuple[str, Source]) -> str:
+    return pair[0]
+
+
+def _digest(source: Source, kind: SourceKind, config: SourceConfig) -> str:
+    """Of the names and contents of the files that the source reads, wherever they lie."""
+    digest = hashlib.sha256()
+    if identity := kind.identity(source.path, config):
+        return hashlib.sha256(identity.encode()).hexdigest()
+    bases = [base for base in (source.path, source.media_root, source.path.parent) if base is not None]
+    for path in kind.files(source.path, config):
+        base = next((base for base in bases if path.is_relative_to(base)), path.parent)
+        digest.update(f"{path.relative_to(base).as_posix()} {file_sha256(path)}\n".encode(errors="replace"))
+    return digest.hexdigest()
+
+
+def check_image_sources(config: CorpusConfig, inputs: list[Input]) -> None:
+    """Raise UnknownNameError where the settings speak of a source that the build does not have."""
+    names = [one.config.name for one in inputs]
+    for wanted in config.near_duplicates.image_sources or ():
+        if wanted not in names:
+            raise UnknownNameError("corpus source", wanted, names)
