@@ -273,7 +273,7 @@ def rename_feature(root: Path, dice: random.Random) -> None:
 def strange_json(root: Path, dice: random.Random) -> None:
     """Valid JSON, or nearly: deep, double keys, other encodings, byte-order marks, NUL."""
     path = root / "meta/info.json"
-    text = path.read_text() if path.is_file() else "{}"
+    text = path.read_text(errors="replace") if path.is_file() else "{}"
     forms = (
         lambda: (text[:-1] + ', "fps": 7, "fps": 8}').encode(),
         lambda: (text[:-1] + ', "deep": ' + "[" * 100_000 + "]" * 100_000 + "}").encode(),
