@@ -134,6 +134,8 @@ def _decoded(path: Path, from_s: float) -> Iterator[VideoFrame]:
     try:
         with av.open(f"file:{path}", options=_TRUSTED, metadata_errors="replace") as container:
             stream = container.streams.video[0]
+            if getattr(stream, "codec_context", None) is None:  # PyAV's types do not say so
+                raise VideoError(f"{path} is coded in a way that no decoder here knows")
             stream.codec_context.thread_count = 1
             stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
             if stream.width * stream.height > MAX_PIXELS:

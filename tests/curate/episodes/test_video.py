@@ -66,6 +66,13 @@ def test_a_title_that_is_no_text_costs_no_picture(tmp_path):
     assert len(decoded(Clip(path, 0.0, RATE, 0, 3))) == 3
 
 
+def test_a_codec_that_nobody_knows_is_said(tmp_path):
+    path = write_video(tmp_path / "strange.mp4", 3)
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"qqqq"))
+    with pytest.raises(VideoError, match=r"strange\.mp4 is coded in a way that no decoder here knows"):
+        decoded(Clip(path, 0.0, RATE, 0, 3))
+
+
 def test_images_are_resized_by_area(video):
     (image,) = decoded(Clip(video, 0.0, RATE, 4, 5), (16, 12))
     assert image.shape == (12, 16, 3)

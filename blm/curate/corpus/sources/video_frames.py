@@ -45,6 +45,8 @@ def video_frames(path: Path, count: int, quality: int, limits: Limits, field: st
 
 def _spread(container: InputContainer, count: int, limits: Limits, field: str) -> list[VideoFrame]:
     stream = container.streams.video[0]
+    if getattr(stream, "codec_context", None) is None:  # PyAV's types do not say so
+        raise RowError("bad_media", field, "a video coded in a way that no decoder here knows")
     width, height = stream.codec_context.width, stream.codec_context.height
     if max(width, height) > limits.max_side:
         raise RowError("media_too_large", field, f"{width} × {height} pixels, a side above {limits.max_side}")
