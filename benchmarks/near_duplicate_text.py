@@ -6,8 +6,9 @@ Truth is the exact Jaccard similarity of 5-word shingles, through a prefix-filte
 measured (Chaudhuri et al. 2006). Recall is of planted pairs of at least 0.7; precision is of the removed documents:
 those that have a true partner.
 
-Each tool runs in a process of its own, on one thread, from a Parquet file to the numbers of removed documents. A tool
-that is not importable says so; PEERS may name folders to import from.
+Each tool runs in a process of its own, on one thread, from a Parquet file to the numbers of removed documents; CPU
+seconds are of its process and those it started. A tool that is not importable says so. PEERS may name folders of
+packages for the tools other than ours, which come before this project's own: some need older releases.
 
 Run: make bench ARGS="benchmarks/near_duplicate_text.py 50000 ours rensa"
 """
@@ -24,6 +25,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -71,14 +73,15 @@ def main() -> None:
 def row(name: str, path: Path, output: Path, planted: list, truth: dict[int, set[int]] | None) -> str:
     """One line of the table."""
     command = [sys.executable, __file__, "--child", name, str(path), str(output)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    settings = os.environ | {"OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
+    if name != "ours":
+        settings["PYTHONPATH"] = os.environ.get("PEERS", "")
+    done = subprocess.run(command, capture_output=True, text=True, env=settings)
     if done.returncode:
-        return f"| {name} | – | – | – | – | {done.stderr.strip().splitlines()[-1][:80]} |"
+        return f"| {name} | left out: {done.stderr.strip().splitlines()[-1][:80]} | | | | |"
     found = json.loads(output.read_text())
     removed = set(found["removed"])
-    speed = (
-        f"| {name} | {found['cpu_s']:.1f} | {found['count'] / found['cpu_s']:,.0f} | {found['peak_mb']:.0f} "
-    )
+    speed = f"| {name} {found['version']} | {found['cpu_s']:.1f} | {found['count'] / found['cpu_s']:,.0f} | {found['peak_mb']:.0f} "
     if truth is None:
         return f"{speed}| | |"
     recall = np.mean([one in removed or other in removed for one, other in planted])
@@ -256,10 +259,12 @@ TOOLS: dict[str, Callable[[Path], list[int]]] = {
 }
 
 
+DISTRIBUTIONS = {"ours": "blm", "data_juicer": "py-data-juicer"}
+"""What a tool is installed as, where it is not its own name."""
+
+
 def child(name: str, path: Path, output: Path) -> None:
     """Run one tool and write what it removed, and what it cost without its imports' time but with their memory."""
-    if folder := os.environ.get("PEERS"):
-        sys.path += folder.split(os.pathsep)
     TOOLS[name](_a_few(path, output.parent))
     before = sum(resource.getrusage(resource.RUSAGE_SELF)[:2]) + sum(
         resource.getrusage(resource.RUSAGE_CHILDREN)[:2]
@@ -273,6 +278,7 @@ def child(name: str, path: Path, output: Path) -> None:
     peak = int(status["VmHWM"].split()[0]) / 1024
     count = pq.ParquetFile(path).metadata.num_rows
     found = {"removed": removed, "cpu_s": after - before, "peak_mb": peak, "count": count}
+    found["version"] = version(DISTRIBUTIONS.get(name, name))
     output.write_text(json.dumps(found))
 
 
