@@ -1,12 +1,13 @@
-"""Where the work of a build runs: functions from Arrow table to Arrow table, applied to many tables.
+"""Where the work of a build runs: functions that depend on nothing but what they are given and were made with.
 
-Such a function depends on nothing but its table and what it was made with, so it gives the same result in this
-process and in another, on this machine and on another.
+Such a function gives the same result in this process and in another, on this machine and on another. Results of
+`map` may come in any order, those of `stream` come in the order of what goes in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, Protocol
 
@@ -17,7 +18,7 @@ Batch = Callable[[pa.Table], pa.Table]
 
 
 class Engine(Protocol):
-    """Applies a function to tables."""
+    """Applies a function to tables, or to anything that can be pickled."""
 
     in_process: bool
     """Whether functions run in this process, one at a time, and may report progress by calling back."""
@@ -29,25 +30,62 @@ class Engine(Protocol):
         """
         ...
 
+    def stream[T, R](self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """The function's results, in the order of `items`; only a few of these are taken ahead.
+
+        Elsewhere the function is sent to each process once: what it keeps in itself, it finds again there.
+        """
+        ...
+
 
 class LocalEngine:
-    """One table after the other, here; a function that wants several cores starts threads itself."""
+    """One after the other, here; a function that wants several cores starts threads itself."""
 
     in_process = True
 
     def map(self, function: Batch, tables: Sequence[pa.Table]) -> Iterator[pa.Table]:
         return map(function, tables)
 
+    def stream[T, R](self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        return map(function, items)
 
-def open_engine(name: EngineName, ray_address: str | None = None) -> AbstractContextManager[Engine]:
-    """The engine to use inside a `with` block.
+
+def few_at_once[T, H, R](
+    items: Iterable[T],
+    begin: Callable[[T], H],
+    result: Callable[[H], R],
+    at_once: int,
+    cancel: Callable[[H], object],
+) -> Iterator[R]:
+    """Results in order, of work that is begun for at most `at_once` items; `cancel` ends what nobody waits for."""
+    waiting: deque[H] = deque()
+    try:
+        for item in items:
+            waiting.append(begin(item))
+            if len(waiting) >= at_once:
+                yield result(waiting.popleft())
+        while waiting:
+            yield result(waiting.popleft())
+    finally:
+        for one in waiting:
+            cancel(one)
+
+
+def open_engine(
+    name: EngineName, ray_address: str | None = None, processes: int = 1
+) -> AbstractContextManager[Engine]:
+    """The engine to use inside a `with` block. `processes`: of the local engine; more than one run beside this one.
 
     Raises:
         MissingExtraError: Ray is asked for and not installed.
         EngineError: no cluster answers at `ray_address`.
     """
-    if name == "local":
-        return nullcontext(LocalEngine())
-    from blm.curate.engine_ray import ray_engine
+    if name == "ray":
+        from blm.curate.engine_ray import ray_engine
 
-    return ray_engine(ray_address)
+        return ray_engine(ray_address)
+    if processes > 1:
+        from blm.curate.engine_processes import process_engine
+
+        return process_engine(processes)
+    return nullcontext(LocalEngine())

@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from blm.curate.engine import Batch, Engine
+from blm.curate.engine import Batch, Engine, few_at_once
+from blm.curate.engine_processes import apply
 from blm.schemas.errors import BlmError, EngineError, MissingExtraError
 
 _STARTED_HERE_STORE_BYTES = 200_000_000
@@ -42,6 +43,33 @@ class RayEngine:
                 yield from unpacked(batch)
         except self._ray.exceptions.RayError as error:
             raise EngineError(f"Ray gave up: {error}", "See the logs of the cluster.") from error
+
+    def stream[T, R](self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Two tasks per core of the cluster are under way at a time."""
+        content = self._ray.put(pickle.dumps(function))
+        task = self._ray.remote(num_cpus=1)(applied)
+        at_once = 2 * max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+
+        def result(reference: Any) -> R:
+            found, failure = self._ray.get(reference)
+            if failure is not None:
+                raise failure
+            return found
+
+        try:
+            yield from few_at_once(
+                items, lambda item: task.remote(content, item), result, at_once, self._ray.cancel
+            )
+        except self._ray.exceptions.RayError as error:
+            raise EngineError(f"Ray gave up: {error}", "See the logs of the cluster.") from error
+
+
+def applied(function: bytes, item: Any) -> tuple[Any, BlmError | None]:
+    """The result of a pickled function, or its expected error, which Ray would wrap."""
+    try:
+        return apply(function, item), None
+    except BlmError as error:
+        return None, error
 
 
 @dataclass(frozen=True)

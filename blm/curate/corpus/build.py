@@ -37,8 +37,8 @@ from blm.curate.corpus.conversation import Conversation, Drop
 from blm.curate.corpus.inputs import Input, check_image_sources, read_inputs
 from blm.curate.corpus.page import REPORT_FILE, CorpusContent, corpus_page
 from blm.curate.corpus.parquet_form import parquet_form_rows
-from blm.curate.corpus.spool import Spool
 from blm.curate.corpus.pipeline import Pipeline
+from blm.curate.corpus.spool import Spool
 from blm.curate.corpus.writer import CorpusWriter
 from blm.curate.engine import open_engine
 from blm.curate.episodes.splits import SPLITS

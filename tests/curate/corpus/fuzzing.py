@@ -28,8 +28,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from blm.curate.corpus.config import CorpusConfig, Source
+from blm.curate.corpus.pipeline import Pipeline
 from blm.curate.corpus.sources import source_kind
-from blm.curate.corpus.stages import Pipeline
 from blm.curate.corpus.text import escape_control_tokens
 from blm.schemas.corpus import check_record, records_to_table
 from blm.schemas.errors import BlmError

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from blm.curate.corpus.config import CorpusConfig
 from blm.curate.corpus.conversation import Conversation, Drop
+from blm.curate.corpus.language import unwanted_language
 from blm.curate.corpus.licence import Licences, licence_objection
 from blm.curate.corpus.pii import mask_personal_data
+from blm.curate.corpus.pipeline import Pipeline
 from blm.curate.corpus.quality import RULES, Quality, objection, repeated_share
-from blm.curate.corpus.stages import Pipeline
 from blm.schemas.corpus import CorpusRecord, Message, Part, Role
 
 PROSE = (
@@ -39,6 +40,7 @@ OBJECTIONABLE = {
         ("What is it?", "As an AI language model, I do not have eyes."),
         ("Look!", "I cannot view images, but you could describe it."),
         ("Look!", "I’m sorry, I am unable to see the picture."),
+        ("Look!", "I can't see your photo, but you could describe it."),
     ],
     "mojibake": [
         ("Where?", "Dans le cafÃ© derriÃ¨re lâ€™Ã©glise."),
@@ -55,6 +57,7 @@ OBJECTIONABLE = {
         ("What is it? Answer: a red cube", "A red cube."),
         ("The correct answer is B. Which one?\nA. x\nB. y", "B"),
         ("The robot lifts the green peg. What happens?", "The robot lifts the green peg."),
+        ("How are you doing today?", "How are you doing today?"),
     ],
     "answer_length": [("Go on.", "word " * 5000)],
 }
@@ -76,6 +79,10 @@ GOOD = [
     ("Where is the code?", "At https://example.com/code, in the folder of the second release, near the end."),
     ("Draw a line.", "----------------------------------------------------------"),
     ("Which letter?", "N/A"),
+    ("Hi, my name is at the top.", "I can't see your name for some reason."),
+    ("Will we meet?", "I can't see that happening."),
+    ("How are you doing today?", "How are you doing today?", "I asked first.", "Fine.", "And else?", "Good."),
+    ("Is it true?", "It is.", "?", "It really is.", ":)", "Bye"),
     ("Count to five.", "\n".join(["one", "two", "three", "four", "five", "six", "seven"])),
 ]
 
@@ -100,6 +107,7 @@ def test_good_texts_that_come_close_pass(turns):
 def test_lengths_are_settings():
     assert objection(record("Go?", "Yes."), Quality(min_question_words=2)) == ("question_length", "1 words")
     assert objection(record("Go on?", "Yes."), Quality(min_answer_words=2)) == ("answer_length", "1 words")
+    assert objection(record("?", "Yes."), Quality()) == ("question_length", "0 words")
     assert set(OBJECTIONABLE) | {"question_length"} == set(RULES)
 
 
@@ -194,14 +202,32 @@ GERMAN = (
 )
 
 
-def test_without_an_identifier_the_language_stage_says_that_it_is_skipped(monkeypatch):
+def test_without_an_identifier_the_script_alone_decides_and_the_report_says_so(monkeypatch):
     for name in ("pycld2", "py3langid"):
         monkeypatch.setitem(sys.modules, name, None)
-    kept, pipeline = run(record("Was?", GERMAN), languages=("en",))
-    assert len(kept) == 1
+    kept, pipeline = run(record("Was?", GERMAN), record("何?", "立方体です。"), languages=("en",))
+    assert [one.record.messages[1].content[0].text for one in kept] == [GERMAN]
     (note,) = (report.note for report in pipeline.reports if report.name == "language")
-    assert "skipped" in note
+    assert "by script alone" in note
     assert "blm[language]" in note
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "found"),
+    [
+        ("你好", ("en",), "Han script"),
+        ("你好", ("en", "zh"), ""),
+        ("Що?\nНічого.", ("en", "fr"), "Cyrillic script"),
+        ("Що?\nНічого.", ("uk",), ""),
+        ("क्या?", ("hi",), ""),
+        ("What does 猫 mean?", ("en",), ""),
+        ("Is α < β?", ("en",), ""),
+        ("Où est-il?", ("en",), ""),
+        ("5 + 5 → 10", ("en",), ""),
+    ],
+)
+def test_short_texts_in_scripts_that_no_wanted_language_uses_are_found(text, wanted, found):
+    assert unwanted_language(text, wanted, None) == found
 
 
 def test_other_languages_are_dropped_and_short_texts_pass(monkeypatch):

@@ -9,7 +9,8 @@ from PIL import Image
 
 from blm.curate.corpus.config import CorpusConfig
 from blm.curate.corpus.conversation import Conversation, Drop
-from blm.curate.corpus.stages import STAGES, Pipeline
+from blm.curate.corpus.pipeline import Pipeline
+from blm.curate.corpus.stages import STAGES
 from blm.schemas.corpus import CorpusRecord, Media, Message, Part, Role
 
 
