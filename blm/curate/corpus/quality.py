@@ -81,8 +81,8 @@ _REFUSAL = re.compile(
     r"|(?:i'?m|i am) (?:really |very |so )?sorry,? (?:but )?(?:i|as)\b.{0,40}"
     r"\b(?:can'?t|cannot|can not|unable|not able)\b"
     r"|i (?:can'?t|cannot|can not|won'?t|am unable to|'?m unable to|am not able to|'?m not able to)"
-    r" (?:assist|help|comply|fulfil+|provide|answer|engage|see|view|process) (?:you )?(?:with )?"
-    r"(?:that|this|your|the request|images?|pictures?|videos?)\b)",
+    r" (?:(?:assist|help|comply|fulfil+|provide|answer|engage) (?:you )?(?:with )?(?:that|this|your|the request)"
+    r"|(?:see|view|process) (?:(?:the|this|that|your|any|these|those) )?(?:images?|pictures?|photos?|videos?))\b)",
     re.IGNORECASE,
 )
 _REFUSAL_AT_FIRST = 200
@@ -107,7 +107,9 @@ _LEAST_LEAKED_WORDS = 4
 
 
 def question_length(said: Said, wanted: Quality) -> str | None:
-    shortest = min((_word_count(question) for question, _ in said.exchanges), default=0)
+    counts = [_word_count(question) for question, _ in said.exchanges]
+    # Later on, a question in marks alone, e.g. '?' or an emoji, says enough and counts as a word.
+    shortest = min([*counts[:1], *(max(count, 1) for count in counts[1:])], default=0)
     return f"{shortest} words" if shortest < wanted.min_question_words else None
 
 
@@ -182,8 +184,10 @@ def placeholder_answer(said: Said, wanted: Quality) -> str | None:
 def answer_leakage(said: Said, wanted: Quality) -> str | None:
     """The question gives its answer away: it says 'answer: …', or consists of the answer to a large part.
 
-    Options to choose from are no leak, nor is a passage that the answer is found in.
+    Options to choose from are no leak, nor is a passage that the answer is found in, nor a greeting that is returned in
+    a longer conversation.
     """
+    repeated = []
     for question, answer in said.exchanges:
         wanted_words = _plain(answer)
         if not wanted_words:
@@ -196,8 +200,8 @@ def answer_leakage(said: Said, wanted: Quality) -> str | None:
         asked = _plain(_OPTION_LINE.sub("", question))
         share = len(wanted_words) / max(1, len(asked))
         if wanted.leaked_share <= share <= 1 and f" {' '.join(wanted_words)} " in f" {' '.join(asked)} ":
-            return f"{share:.2f} of the question are the answer {answer!r:.80}"
-    return None
+            repeated.append(f"{share:.2f} of the question are the answer {answer!r:.80}")
+    return repeated[0] if 2 * len(repeated) >= len(said.exchanges) and repeated else None
 
 
 RULES: dict[str, Rule] = {

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from blm.curate.corpus.config import CorpusConfig, Limits
 from blm.curate.corpus.conversation import Conversation, Drop, content_digest, split_group
-from blm.curate.corpus.language import LANGUAGE_EXTRA, language_of, load_identifier
+from blm.curate.corpus.language import LANGUAGE_EXTRA, load_identifier, unwanted_language
 from blm.curate.corpus.licence import licence_objection
 from blm.curate.corpus.media import ImageCheck, MediaError
 from blm.curate.corpus.pii import mask_personal_data
@@ -131,15 +131,16 @@ def language_stage(config: CorpusConfig, report: StageReport) -> Stage:
     """In a language that the build wants; texts too short to tell pass."""
     identify = load_identifier() if config.languages else None
     if config.languages and identify is None:
-        report.note = f"skipped: no language identifier is installed (pip install 'blm[{LANGUAGE_EXTRA}]')"
+        report.note = (
+            f"by script alone: no language identifier is installed (pip install 'blm[{LANGUAGE_EXTRA}]')"
+        )
 
     def language(conversation: Conversation) -> Conversation | Drop:
-        if identify is None:
+        if not config.languages:
             return conversation
         record = conversation.record
         text = "\n".join(part.text for one in record.messages for part in one.content if part.kind == "text")
-        found = language_of(text, identify)
-        if found and found not in config.languages:
+        if found := unwanted_language(text, config.languages, identify):
             return _drop(
                 record, "wrong_language", "messages", f"'{found}', not {', '.join(config.languages)}"
             )
