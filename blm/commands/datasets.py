@@ -41,43 +41,68 @@ def doctor(
 
 
 def view(
-    dataset: Annotated[Path, typer.Argument(help="A LeRobot v3 dataset's folder.", show_default=False)],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET",
+            help="Folder of a LeRobot v3 dataset or of splits, or ORG/NAME on the Hub.",
+            show_default=False,
+        ),
+    ],
     episode: Annotated[
         list[int] | None,
-        typer.Option(min=0, help="Show this one first; with --output, only these (repeatable)."),
+        typer.Option(min=0, help="Show this one first; with --output or --rerun, only these (repeatable)."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Write the page into this folder.", show_default="none")
     ] = None,
+    rerun: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.rrd|DIR",
+            help="Write recordings for the Rerun viewer: one episode to a file, or each to its own in a folder.",
+            show_default="none",
+        ),
+    ] = None,
     serve: Annotated[
         bool | None,
         typer.Option(
-            "--serve/--no-serve", help="Serve the page to this machine.", show_default="unless --output"
+            "--serve/--no-serve", help="Serve the page to this machine.", show_default="unless writing"
         ),
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 0,
 ) -> None:
-    """Look at a dataset: videos, joints, actions and sub-tasks, episode by episode.
+    """Look at recordings or splits: cameras, joints, actions and sub-tasks, episode by episode.
 
     Served until Ctrl-C, to this machine only; with --output, a folder that opens in a browser without a server.
 
     Example: blm view recordings/so100-pick-cube
     """
-    from blm.pages.viewer.dataset import ViewedDataset
+    from blm.commands.view_source import open_view
     from blm.schemas.errors import UsageError
 
-    if serve is False and output is None:
-        raise UsageError("--no-serve leaves nothing to do.", "Add --output DIR to write the page there.")
-    viewed, episodes = ViewedDataset(dataset), episode or []
+    writes = output is not None or rerun is not None
+    if serve is False and not writes:
+        raise UsageError(
+            "--no-serve leaves nothing to do.", "Add --output DIR or --rerun FILE.rrd to write something."
+        )
+    source, episodes = open_view(dataset), episode or []
     if output is not None:
         from blm.pages.viewer.static_page import write_static_page
 
         with progress_bar() as progress:
-            typer.echo(f"page: {write_static_page(viewed, output, episodes, progress)}")
-    if serve or output is None:
+            typer.echo(f"page: {write_static_page(source, output, episodes, progress)}")
+    if rerun is not None:
+        from blm.pages.viewer.rerun_export import export_rerun
+
+        with progress_bar() as progress:
+            files = export_rerun(source, rerun, episodes, progress)
+        typer.echo(f"{counted(len(files), 'recording')}: {rerun}")
+        typer.echo(f"next: rerun {rerun if rerun.is_file() else rerun / '*.rrd'}")
+    if serve or not writes:
         from blm.pages.viewer.server import serve as run
 
-        run(viewed, port, episodes[0] if episodes else None, _say_where)
+        run(source, port, episodes[0] if episodes else None, _say_where)
 
 
 def push(

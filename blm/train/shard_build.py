@@ -148,6 +148,17 @@ class ShardBuild:
         self.decode([ImageAddress(segment, camera, int(frame)) for frame in frames], images)
         return images
 
+    def encoded_image(self, segment: Segment, camera: str, frame: int) -> bytes:
+        """One stored image as it lies there, JPEG or WebP.
+
+        Raises:
+            UnknownNameError: the sample has no such camera; lists those it has.
+            DatasetError: the sample has no such frame, or its shard is missing or cut short.
+        """
+        if not 0 <= frame < segment.meta.frames:
+            raise DatasetError(f"{segment.key} has {segment.meta.frames} frames, no frame {frame}.")
+        return self._image_bytes([ImageAddress(segment, camera, frame)])[0]
+
     def decode(self, wanted: Sequence[ImageAddress], images: np.ndarray | Sequence[np.ndarray]) -> None:
         """Decode each image straight into its place in `images`: N contiguous (H, W, 3) uint8 arrays, RGB.
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blm.pages.viewer.episode import episode_content
+from blm.pages.viewer.signals import EpisodeSignals, dataset_signals
 from blm.pages.viewer.source import BrokenStream, PictureStream, Stream, VideoStream, picture_ending
 from blm.pages.viewer.table_pictures import TablePictures
 from blm.schemas.episode import EPISODE_METADATA_PREFIX, IMAGE_PREFIX, RECORDING_FILE, SUBTASKS_FILE, SUCCESS
@@ -144,6 +145,10 @@ class ViewedDataset:
     def content(self, episode: int) -> dict[str, Any]:
         """As `blm.pages.viewer.episode.episode_content`."""
         return episode_content(self, episode)
+
+    def signals(self, episode: int) -> EpisodeSignals:
+        """As `blm.pages.viewer.signals.dataset_signals`."""
+        return dataset_signals(self, episode)
 
     def streams(self, episode: int) -> list[Stream]:
         """The episode's cameras, videos and single pictures alike."""

@@ -28,7 +28,7 @@ from blm.schemas.errors import DatasetError
 if TYPE_CHECKING:
     from blm.pages.viewer.dataset import ViewedDataset
 
-_INDEX_COLUMNS = {"timestamp", "frame_index", "episode_index", "index", "task_index"}
+INDEX_COLUMNS = {"timestamp", "frame_index", "episode_index", "index", "task_index"}
 _INTERVENTION = ("intervention", "is_intervention")
 """Last parts of the names of columns that say whether a person has taken over."""
 
@@ -149,7 +149,7 @@ def _groups(
         )
     for key, values in columns.items():
         if (
-            key not in _INDEX_COLUMNS | _OWN_PLACE
+            key not in INDEX_COLUMNS | _OWN_PLACE
             and not _is_intervention(key)
             and not _CAMERA_AGE.fullmatch(key)
         ):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from blm.pages.viewer.signals import EpisodeSignals
 from blm.schemas.errors import DatasetError
 
 PICTURE_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
@@ -55,6 +56,11 @@ Stream = VideoStream | PictureStream | BrokenStream
 class ViewSource(Protocol):
     """A recorded dataset, or a build made of some."""
 
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        ...
+
     def numbers(self) -> Sequence[int]:
         """The episodes, in the order of the list."""
         ...
@@ -69,6 +75,10 @@ class ViewSource(Protocol):
 
     def content(self, episode: int) -> dict[str, Any]:
         """An episode's curves, bands, marks and facts, JSON-ready; raises UsageError or DatasetError."""
+        ...
+
+    def signals(self, episode: int) -> EpisodeSignals:
+        """An episode's numbers in full; raises UsageError or DatasetError."""
         ...
 
     def streams(self, episode: int) -> Sequence[Stream]:

@@ -31,6 +31,7 @@ class EpisodeList {
     this.dataset = dataset;
     this.columns = dataset.episodes;
     this.choose = choose;
+    this.noun = dataset.noun || "episode";
     this.odd = unusual(this.columns.seconds, this.columns.task);
     this.places = [];
     this.chosen = null;
@@ -49,7 +50,12 @@ class EpisodeList {
     const said = [...new Set(success)];
     const names = new Map([[true, "succeeded"], [false, "failed"], [null, "not stated"]]);
     this.options("by-success", "any outcome", said.map((value) => names.get(value)));
-    for (const id of ["search", "by-task", "by-success", "by-operator", "by-length"]) {
+    if (this.columns.split) {
+      this.options("by-split", "all splits", this.columns.split);
+      this.options("by-robot", "all robots", this.columns.robot);
+      document.getElementById("of-build").hidden = false;
+    }
+    for (const id of ["search", "by-task", "by-success", "by-operator", "by-length", "by-split", "by-robot"]) {
       document.getElementById(id).addEventListener("input", () => this.filter());
     }
   }
@@ -63,13 +69,15 @@ class EpisodeList {
   filter() {
     const chosen = (id) => document.getElementById(id).value;
     const words = chosen("search").toLowerCase().split(/\s+/).filter(Boolean);
-    const { instruction, task, success, operator, late, repeated, index } = this.columns;
+    const { instruction, task, success, operator, late, repeated, index, split, robot, source } = this.columns;
     const outcome = { "=succeeded": true, "=failed": false, "=not stated": null }[chosen("by-success")];
     this.places = index.map((_, place) => place).filter((place) =>
-      words.every((word) => `${index[place]} ${instruction[place]} ${task[place]}`.toLowerCase().includes(word)) &&
+      words.every((word) => `${index[place]} ${instruction[place]} ${task[place]} ${source ? source[place] : ""}`.toLowerCase().includes(word)) &&
       (!chosen("by-task") || "=" + task[place] === chosen("by-task")) &&
       (!chosen("by-success") || success[place] === outcome) &&
       (!chosen("by-operator") || "=" + operator[place] === chosen("by-operator")) &&
+      (!chosen("by-split") || "=" + split[place] === chosen("by-split")) &&
+      (!chosen("by-robot") || "=" + robot[place] === chosen("by-robot")) &&
       (chosen("by-length") !== "odd" || this.odd[place]) &&
       (chosen("by-length") !== "late" || late[place] > 0 || repeated[place] > 0));
     this.count();
@@ -86,7 +94,7 @@ class EpisodeList {
     const minutes = total >= 120 ? `${(total / 60).toFixed(1)} min` : `${total.toFixed(1)} s`;
     const rate = judged.length ? `, ${good} of ${judged.length} succeeded` : "";
     const number = this.places.length === this.columns.index.length
-      ? `${this.places.length} episodes` : `${this.places.length} of ${this.columns.index.length} episodes`;
+      ? `${this.places.length} ${this.noun}s` : `${this.places.length} of ${this.columns.index.length} ${this.noun}s`;
     document.getElementById("counted").textContent = `${number}, ${minutes}${rate}`;
   }
 
@@ -100,7 +108,7 @@ class EpisodeList {
 
   item(row) {
     const place = this.places[row];
-    const { index, instruction, task, seconds, success, operator, seed } = this.columns;
+    const { index, instruction, task, seconds, success, operator, seed, split, source } = this.columns;
     const item = make("div", "item" + (index[place] === this.chosen ? " chosen" : ""));
     item.style.top = row * ROW_HEIGHT + "px";
     item.setAttribute("role", "option");
@@ -111,7 +119,7 @@ class EpisodeList {
     what.append(instruction[place] || "(no instruction)");
     what.title = instruction[place];
     item.append(make("span", "seconds" + (this.odd[place] ? " odd" : ""), seconds[place].toFixed(1) + " s"));
-    const more = [task[place] !== instruction[place] ? task[place] : "", operator[place] || "", seed[place] === null ? "" : `seed ${seed[place]}`];
+    const more = [task[place] !== instruction[place] ? task[place] : "", operator[place] || "", split ? split[place] : "", source ? source[place] : "", seed[place] === null ? "" : `seed ${seed[place]}`];
     item.append(make("span", "more", more.filter(Boolean).join(" · ")));
     item.addEventListener("click", () => this.choose(index[place]));
     return item;

@@ -14,10 +14,11 @@ window.blm = {
     document.title = `${content.name} – blm view`;
     byId("name").textContent = content.name;
     byId("about").textContent = content.about;
+    byId("noun").textContent = content.noun || "episode";
     list = new EpisodeList(content, open);
     const asked = Number.parseInt(location.hash.slice(1), 10);
     const first = content.episodes.index.includes(asked) ? asked : content.episodes.index[0];
-    if (first === undefined) problem("This dataset holds no episodes."); else open(first);
+    if (first === undefined) problem(`There are no ${content.noun || "episode"}s here.`); else open(first);
   },
 
   showEpisode(content) {
@@ -50,7 +51,7 @@ function open(index) {
   script.onload = () => script.remove();
   script.onerror = () => {
     script.remove();
-    if (index === wanted) problem(`Episode ${index} cannot be loaded. Is blm view still running?`);
+    if (index === wanted) problem(`Number ${index} cannot be loaded. Is blm view still running?`);
   };
   document.head.append(script);
 }
@@ -61,7 +62,7 @@ function problem(text) {
   byId("problem").textContent = text;
   byId("problem").hidden = false;
   byId("episode").hidden = true;
-  byId("instruction").textContent = wanted === null ? "" : `episode ${wanted}`;
+  byId("instruction").textContent = wanted === null ? "" : `${dataset.noun || "episode"} ${wanted}`;
   byId("chips").replaceChildren();
 }
 
@@ -74,7 +75,12 @@ function showHead() {
     if (value !== undefined) one.append(" ", make("b", "", value));
     chips.push(one);
   };
-  chip("episode", episode.index);
+  chip(dataset.noun || "episode", episode.index);
+  if (columns.split) {
+    chip("split", columns.split[place]);
+    chip("from", columns.source[place]);
+    chip("robot", columns.robot[place]);
+  }
   if (columns.success[place] !== null) chip(columns.success[place] ? "succeeded" : "failed", undefined, columns.success[place] ? "yes" : "no");
   if (columns.task[place] !== columns.instruction[place]) chip("task", columns.task[place]);
   if (columns.operator[place]) chip("operator", columns.operator[place]);
