@@ -1,0 +1,31 @@
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def mixed_rows(tmp_path: Path) -> Path:
+    """300 conversations about 40 images, among them copies, personal data, junk, and media that cannot be used."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for number in range(40):
+        Image.effect_noise((64 + number, 48), 40 + number).save(folder / f"{number}.jpg")
+    (folder / "39.jpg").write_bytes(b"broken")
+    answers = (
+        "It is number {}.",
+        "Write to someone{}@example.com about it.",
+        "As an AI language model, I cannot {}.",
+    )
+
+    def row(number):
+        turns = [
+            {"from": "human", "value": f"<image>\nWhat is to be said of picture {number % 250}?"},
+            {"from": "gpt", "value": answers[number % 3].format(number % 250)},
+        ]
+        image = "../outside.jpg" if number % 31 == 0 else f"{number % 40}.jpg"
+        return {"image": image, "conversations": turns}
+
+    (folder / "rows.json").write_text(json.dumps([row(number) for number in range(300)]))
+    return folder / "rows.json"
