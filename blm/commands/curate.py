@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from blm.commands.inspect import inspect
 from blm.commands.options import JsonOption, OverwriteBuild
 from blm.commands.terminal import checked, given_only, plain, print_json, progress_bar
 
@@ -17,35 +16,7 @@ curate_app = typer.Typer(
 )
 
 
-@curate_app.command("inspect")
-def inspect(
-    datasets: Annotated[
-        list[Path] | None,
-        typer.Argument(help="LeRobot datasets: folders, folders of them, or ORG/NAME.", show_default=False),
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="splits.yaml; its datasets and their overrides.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show what is in datasets, and what was inferred: robot, axes, state, action, cameras. Nothing is built.
-
-    Example: blm curate inspect recordings/so100-push-cube
-    """
-    from blm.curate.episodes.config import SplitsConfig, read_splits_config
-    from blm.curate.episodes.inspection import inspect_datasets
-
-    settings = _build_settings({"datasets": datasets or None}, config, None, Path("splits"), overwrite=False)
-    built = read_splits_config(config, **settings) if config else checked(SplitsConfig, **settings)
-    with progress_bar(as_json) as progress:
-        inspections = inspect_datasets(built, progress)
-    if as_json:
-        print_json({"datasets": [asdict(one) for one in inspections]})
-        return
-    _print_inspections(inspections)
-    typer.echo(
-        f"next: blm curate build-splits {' '.join(str(one.path) for one in inspections)} --output splits"
-    )
+curate_app.command("inspect")(inspect)
 
 
 @curate_app.command("build-splits")
@@ -76,6 +47,14 @@ def build_splits(
     follow_links: Annotated[
         bool | None, typer.Option("--follow-links", help="Trust links that lead out of a dataset.")
     ] = None,
+    broken_datasets: Annotated[
+        str | None,
+        typer.Option(
+            metavar="refuse|skip",
+            help="When a dataset cannot be used: build nothing, or the others and say so.",
+            show_default="refuse",
+        ),
+    ] = None,
     overwrite: OverwriteBuild = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -99,6 +78,7 @@ def build_splits(
         "engine": engine,
         "ray_address": ray_address,
         "follow_links": follow_links,
+        "broken_datasets": broken_datasets,
     }
     settings = _build_settings(given, config, output, Path("splits"), overwrite)
     built = read_splits_config(config, **settings) if config else checked(SplitsConfig, **settings)
@@ -110,6 +90,7 @@ def build_splits(
     _print_build(
         summary.output, summary.counts.inputs, summary.counts.kept, summary.counts.dropped, "episodes"
     )
+    _print_skipped(summary.skipped)
     sizes = ", ".join(f"{split} {count}" for split, count in summary.samples.items())
     reused = f" ({summary.reused} of them reused)" if summary.reused else ""
     typer.echo(f"{summary.shards} shards{reused}, {summary.bytes / 1e6:.1f} MB; episodes per split: {sizes}")
@@ -179,26 +160,11 @@ def _build_settings(
     return given_only(given | {"output": output, "overwrite": overwrite or None})
 
 
-def _print_inspections(inspections: Sequence[Any]) -> None:
-    """A table per dataset, and the lines that would say the same."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from blm.schemas.printable import printable
-
-    for one in inspections:
-        path = printable(str(one.path))
-        typer.echo(f"{one.name}: {one.episodes} episodes, {one.frames} frames, {path}")
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        for column in ("", "inferred", "because"):
-            table.add_column(column)
-        for row in one.found:
-            table.add_row(row.what, escape(printable(row.value)), escape(printable(row.reason)))
-        for wording, count in list(one.tasks.items())[:5]:
-            table.add_row("task", escape(printable(wording, 200)) or "(none)", f"{count} episodes")
-        Console().print(table)
-        typer.echo(f"to override, in splits.yaml:\n{one.override}")
+def _print_skipped(skipped: tuple[Any, ...]) -> None:
+    """A line per dataset that is not in the build because it is broken."""
+    for one in skipped:
+        announced = "an unknown number of" if one.episodes is None else f"{one.episodes} announced"
+        typer.secho(f"left out: {one.name}, {announced} episodes: {one.problem} {one.remedy}", fg="red")
 
 
 def _print_build(output: Path, inputs: int, kept: int, dropped: dict[str, int], unit: str) -> None:
