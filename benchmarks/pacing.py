@@ -277,6 +277,7 @@ def record_ours(
 ) -> float:
     """Record through the hardware environment and the live recorder (`video` None: without); returns CPU seconds."""
     from blm.collect.live_recorder import LIVE_VIDEO, LiveRecorder
+    from blm.collect.recording import Recording
     from blm.collect.robots.hardware import HardwareEnvironment
     from blm.collect.rollout import run_episode
     from blm.schemas.embodiment import load_embodiment
@@ -292,7 +293,8 @@ def record_ours(
     ):
         subscribers = []
         if video is not None:
-            recorder = LiveRecorder(folder / "data", robot, video=LIVE_VIDEO.model_copy(update=video))
+            recording = Recording(robot, simulated=False, video=LIVE_VIDEO.model_copy(update=video))
+            recorder = LiveRecorder(folder / "data", recording)
             subscribers.append(stack.enter_context(recorder))
         for episode in range(episodes):
             run_episode(environment, Follow(leader, robot), subscribers, episode, round(seconds * RATE_HZ))

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from blm import __version__
-from blm.collect.dataset_writer import Attempt, DatasetWriter
+from blm.collect.attempts_table import Attempt
+from blm.collect.dataset_writer import DatasetWriter
+from blm.collect.recording import Recording
 from blm.schemas.embodiment import Embodiment, load_embodiment
 from blm.schemas.episode import OBJECT_SLOTS, POSE_NAMES, EpisodeMetadata
 from blm.schemas.rollout import Observation, Step
@@ -37,7 +39,7 @@ def make_dataset(
     `task`, `frames` and `success` may be one value or one per episode. The same arguments give the same bytes.
     """
     robot = load_embodiment(embodiment).with_image_size(image_size, image_size)
-    with DatasetWriter.create(Path(root), robot) as writer:
+    with DatasetWriter.create(Path(root), Recording(robot)) as writer:
         for index in range(episodes):
             loaded = load_task(_nth(task, index), embodiment)
             succeeds, length = _nth(success, index), _nth(frames, index)

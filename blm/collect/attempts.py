@@ -25,6 +25,7 @@ from typing import Protocol
 from pydantic import Field
 
 from blm.collect.recorder import EpisodeCapture, Recorded, episode_metadata
+from blm.collect.recording import Recording
 from blm.collect.rollout import AGENT_FAILED, run_episode
 from blm.collect.sim.variety import Variety
 from blm.collect.video import VideoConfig
@@ -286,10 +287,8 @@ class _Workcell:
         self._environment.close()
 
     def _recorded(self, seed: int, folder: Path) -> Recorded:
-        config = self.config
-        capture = EpisodeCapture(
-            folder, self._embodiment, keep_failures=config.keep_failures, video=config.video
-        )
+        recording = Recording(self._embodiment, video=self.config.video)
+        capture = EpisodeCapture(folder, recording, keep_failures=self.config.keep_failures)
         run_episode(self._environment, self._agent, [capture], seed)
         assert capture.recorded is not None, "nobody can stop this episode from outside"
         if capture.recorded.part is None:

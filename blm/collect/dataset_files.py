@@ -29,6 +29,9 @@ EPISODES_PER_FILE = 50
 INFO_FILE = "meta/info.json"
 STATISTICS_FILE = "meta/stats.json"
 TASKS_FILE = "meta/tasks.parquet"
+LOCK_FILE = ".lock"
+STAGING_FOLDER = ".staging"
+"""Where episodes wait until they are committed; gone when nobody records."""
 
 _FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
 DATA_PATH = f"data/{_FILE}.parquet"

@@ -12,77 +12,42 @@ leaves `info.json` an episode behind, which `resume` brings up to date. Readers 
 from __future__ import annotations
 
 import dataclasses
-import fcntl
-import json
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from blm import __version__
+from blm.collect import dataset_changes as changes
 from blm.collect import dataset_files as files
-from blm.collect.attempts_table import Attempt, read_attempts, write_attempts
+from blm.collect.attempts_table import Attempt, write_attempts
 from blm.collect.dataset_card import write_dataset_card
-from blm.collect.episode_part import EpisodePart, EpisodeWriter, judged, whole_rate
-from blm.collect.statistics import DatasetStatistics, Statistics, column_statistics
-from blm.collect.video import VideoConfig
+from blm.collect.dataset_lock import lock_folder
+from blm.collect.dataset_state import DatasetState, committed_state
+from blm.collect.episode_part import EpisodePart, EpisodeWriter
+from blm.collect.episode_rows import episode_row, index_columns
+from blm.collect.recording import Recording
+from blm.collect.statistics import column_statistics
 from blm.schemas.embodiment import Embodiment
-from blm.schemas.episode import (
-    ATTEMPTS_FILE,
-    EPISODE_METADATA_PREFIX,
-    RECORDING_FILE,
-    SUBTASK_INDEX,
-    SUBTASKS_FILE,
-    SUCCESS,
-    EpisodeMetadata,
-    episode_features,
-)
+from blm.schemas.episode import ATTEMPTS_FILE, RECORDING_FILE, SUBTASK_INDEX, SUBTASKS_FILE, EpisodeMetadata
 from blm.schemas.errors import DatasetError, OutputExistsError
-
-RECORDING_VERSION = 2
-"""1: two object slots, no contacts of the gripper. Readers take both; a recording is continued as it was begun."""
-STAGING_FOLDER = ".staging"
-LOCK_FILE = ".lock"
 
 
 class DatasetWriter:
     """One dataset being written; made by `create` or `resume`, ended by `close`."""
 
-    def __init__(
-        self, root: Path, embodiment: Embodiment, simulated: bool, video: VideoConfig, variety: str
-    ) -> None:
+    def __init__(self, root: Path, recording: Recording) -> None:
         self.root = root
-        self.embodiment = embodiment
-        self.simulated = simulated
-        self.video = video
-        self.variety = variety
-        self.fps = whole_rate(embodiment)
-        self.episodes = 0
-        self.frames = 0
-        self.attempts: list[Attempt] = []
-        self._features = _features(embodiment, simulated, video, self.fps)
-        self._tasks: list[str] = []
-        self._subtasks: list[str] = []
-        self._group: pa.Table | None = None
-        self._statistics = DatasetStatistics()
+        self.recording = recording
+        self._fps = recording.fps
+        self._features = recording.features()
+        self._state = DatasetState()
         self._lock = lock_folder(root)
 
     @classmethod
-    def create(
-        cls,
-        root: Path,
-        embodiment: Embodiment,
-        *,
-        simulated: bool = True,
-        video: VideoConfig | None = None,
-        variety: str = "none",
-    ) -> Self:
+    def create(cls, root: Path, recording: Recording) -> Self:
         """Begin an empty dataset in `root`, which must be absent or an empty folder.
 
         Raises:
@@ -93,22 +58,14 @@ class DatasetWriter:
                 f"{root} exists already.",
                 "Choose another --output, or add --resume to continue this dataset.",
             )
-        writer = cls(root, embodiment, simulated, video or VideoConfig(), variety)
-        files.write_json(root / RECORDING_FILE, writer._recording())
+        writer = cls(root, recording)
+        files.write_json(root / RECORDING_FILE, recording.content())
         writer._write_info()
         return writer
 
     @classmethod
-    def resume(
-        cls,
-        root: Path,
-        embodiment: Embodiment,
-        *,
-        simulated: bool = True,
-        video: VideoConfig | None = None,
-        variety: str = "none",
-    ) -> Self:
-        """Continue the dataset in `root`: sweep what an unfinished episode left, bring the metadata up to date.
+    def resume(cls, root: Path, recording: Recording) -> Self:
+        """Continue the dataset in `root`: finish or sweep what was interrupted, bring the metadata up to date.
 
         Raises:
             DatasetError: no dataset there, or one of another robot, or with other features; names the difference.
@@ -118,27 +75,46 @@ class DatasetWriter:
             raise DatasetError(
                 f"{root} holds no dataset recorded by blm.", "Leave --resume away to start one."
             )
-        writer = cls(root, embodiment, simulated, video or VideoConfig(), variety)
+        writer = cls(root, recording)
         try:
-            writer._check_same_recording()
-            writer._load()
-            writer._sweep()
+            recording.check_continues(root)
+            changes.make_noted_change(root)
+            writer._take_up()
         except BaseException:
             writer._release()
             raise
         return writer
 
+    @property
+    def embodiment(self) -> Embodiment:
+        return self.recording.embodiment
+
+    @property
+    def episodes(self) -> int:
+        """Committed so far."""
+        return self._state.episodes
+
+    @property
+    def frames(self) -> int:
+        return self._state.frames
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        return self._state.attempts
+
     def begin_episode(self, name: str = "episode") -> EpisodeWriter:
         """Start an episode in the staging folder; `name` keeps several at once apart."""
-        return EpisodeWriter(self.root / STAGING_FOLDER / name, self.embodiment, self.simulated, self.video)
+        return EpisodeWriter(self.root / files.STAGING_FOLDER / name, self.recording)
 
     def commit(self, part: EpisodePart, metadata: EpisodeMetadata, attempt: Attempt | None = None) -> int:
         """Add a finished episode and, with it, the attempt that led to it; returns its index.
 
         Raises:
-            DatasetError: a video is missing or the part's columns do not fit the dataset's features.
+            DatasetError: a video is missing, the part's columns do not fit the dataset's features, or an earlier
+                change was interrupted by an error.
         """
-        episode = self.episodes
+        changes.check_no_change_waits(self.root)
+        state, episode = self._state, self.episodes
         columns = self._columns(part, metadata.instruction)
         for key, path in part.videos.items():
             _move(path, files.video_file(self.root, key, episode))
@@ -146,10 +122,12 @@ class DatasetWriter:
         if attempt is not None:
             self.log_attempt(dataclasses.replace(attempt, kept=True, episode_index=episode))
         statistics = column_statistics(columns) | dict(part.image_statistics)
-        self._append_episode(self._episode_row(part, metadata, statistics))
-        self._statistics.add(columns, statistics)
-        self.episodes += 1
-        self.frames += part.frames
+        self._append_episode(
+            episode_row(part, metadata, statistics, fps=self._fps, episode=episode, first=self.frames)
+        )
+        state.statistics.add(columns, statistics)
+        state.episodes += 1
+        state.frames += part.frames
         self._write_summary()
         return episode
 
@@ -161,68 +139,38 @@ class DatasetWriter:
     def discard_last(self) -> int:
         """Take the last episode out again, as if its attempt had not been kept; returns the index it had.
 
-        The summary forgets it first, `meta/episodes` next, and then its files go: killed in between, `resume` finds
-        a whole dataset with it or without it.
+        Killed at any moment, `resume` finds a whole dataset with it or without it.
 
         Raises:
             DatasetError: there is no episode.
         """
-        if not self.episodes:
-            raise DatasetError(f"{self.root} holds no episode to discard.")
-        last = self.episodes - 1
-        group, place = divmod(last, files.EPISODES_PER_FILE)
-        rows = pq.read_table(files.episodes_file(self.root, group))
-        self.episodes, self.frames = last, rows["dataset_from_index"][place].as_py()
-        self._write_info()
-        if place:
-            files.write_parquet(files.episodes_file(self.root, group), rows.slice(0, place).combine_chunks())
-        else:
-            files.episodes_file(self.root, group).unlink()
-        attempts = [
-            dataclasses.replace(attempt, kept=False, episode_index=-1)
-            if attempt.episode_index == last
-            else attempt
-            for attempt in self.attempts
-        ]
-        self._take_up(attempts)
-        return last
+        return self._change_last(None, "discard")
 
     def relabel_last(self, success: bool) -> int:
         """Change whether the last episode counts as a success; returns its index.
 
+        Killed at any moment, `resume` finds the episode marked as it was or as it shall be, in all places.
+
         Raises:
             DatasetError: there is no episode.
         """
-        if not self.episodes:
-            raise DatasetError(f"{self.root} holds no episode to mark.")
-        last = self.episodes - 1
-        group, place = divmod(last, files.EPISODES_PER_FILE)
-        path = files.data_file(self.root, last)
-        columns = judged(files.read_columns(path), success)
-        files.write_parquet(path, files.data_table(columns))
-        statistics = files.statistics_columns(
-            {SUCCESS: column_statistics({SUCCESS: columns[SUCCESS]})[SUCCESS]}
-        )
-        table = pq.read_table(files.episodes_file(self.root, group))
-        changes = {EPISODE_METADATA_PREFIX + "success": pa.array([success])} | statistics
-        table = pa.concat_tables([table.slice(0, place), _with_columns(table.slice(place), changes)])
-        files.write_parquet(files.episodes_file(self.root, group), table.combine_chunks())
-        attempts = [
-            dataclasses.replace(attempt, success=success) if attempt.episode_index == last else attempt
-            for attempt in self.attempts
-        ]
-        self._take_up(attempts)
-        return last
+        return self._change_last(success, "mark")
 
-    def _take_up(self, attempts: list[Attempt]) -> None:
-        """Read again what is committed, and note the attempts as they are seen now."""
-        self.episodes = self.frames = 0
-        self._group, self._statistics = None, DatasetStatistics()
-        for names in (self._tasks, self._subtasks, self.attempts):
-            names.clear()
-        self._load()
-        self.attempts = attempts
+    def _change_last(self, success: bool | None, verb: str) -> int:
+        if not self.episodes:
+            raise DatasetError(f"{self.root} holds no episode to {verb}.")
+        changes.check_no_change_waits(self.root)
+        change = changes.Change(self.episodes - 1, success)
+        changes.note_change(self.root, change)
+        changes.make_noted_change(self.root)
+        self._take_up()
+        return change.episode
+
+    def _take_up(self) -> None:
+        """Go on from what is committed, and remove what is not."""
+        self._state = committed_state(self.root, self._features)
         self._sweep()
+        changes.forget_change(self.root)
 
     def close(self) -> None:
         """Write the final statistics and the data card, and let go of the dataset; harmless when called twice.
@@ -231,20 +179,21 @@ class DatasetWriter:
         """
         if self._lock.closed:
             return
+        unfinished = (self.root / changes.UNFINISHED_FILE).exists()
         try:
-            if self.episodes:
+            if self.episodes and not unfinished:
                 self._write_summary(refresh=True)
                 write_dataset_card(self.root)
         finally:
             self._release()
-        if not self.episodes and not self.attempts:
+        if not (self.episodes or self.attempts or unfinished):
             shutil.rmtree(self.root / "meta")
             if not any(self.root.iterdir()):
                 self.root.rmdir()
 
     def _release(self) -> None:
-        shutil.rmtree(self.root / STAGING_FOLDER, ignore_errors=True)
-        (self.root / LOCK_FILE).unlink(missing_ok=True)
+        shutil.rmtree(self.root / files.STAGING_FOLDER, ignore_errors=True)
+        (self.root / files.LOCK_FILE).unlink(missing_ok=True)
         self._lock.close()
 
     def __enter__(self) -> Self:
@@ -260,18 +209,11 @@ class DatasetWriter:
             raise DatasetError(
                 f"the episode's columns {sorted(part.columns)} do not fit the dataset's {sorted(expected)}."
             )
-        count = part.frames
-        task = self._number(files.TASKS_FILE, self._tasks, [instruction])[0]
-        subtasks = self._number(SUBTASKS_FILE, self._subtasks, part.subtasks)
+        task = self._number(files.TASKS_FILE, self._state.tasks, [instruction])[0]
+        subtasks = self._number(SUBTASKS_FILE, self._state.subtasks, part.subtasks)
         columns = dict(part.columns)
         columns[SUBTASK_INDEX] = np.array(subtasks, dtype=np.int64)[part.columns[SUBTASK_INDEX]]
-        frame_index = np.arange(count, dtype=np.int64)
-        columns["timestamp"] = (frame_index / self.fps).astype(np.float32)
-        columns["frame_index"] = frame_index
-        columns["episode_index"] = np.full(count, self.episodes, dtype=np.int64)
-        columns["index"] = self.frames + frame_index
-        columns["task_index"] = np.full(count, task, dtype=np.int64)
-        return columns
+        return columns | index_columns(part.frames, self._fps, self.episodes, self.frames, task)
 
     def _number(self, name: str, known: list[str], wanted: tuple[str, ...] | list[str]) -> list[int]:
         """Numbers of names in a table on disk, which grows by those that are new."""
@@ -282,41 +224,16 @@ class DatasetWriter:
             files.write_parquet(self.root / name, files.names_table(column, known, index))
         return [known.index(value) for value in wanted]
 
-    def _episode_row(
-        self, part: EpisodePart, metadata: EpisodeMetadata, statistics: Mapping[str, Statistics]
-    ) -> pa.Table:
-        """One row of `meta/episodes`: LeRobot's columns, then ours."""
-        chunk, file = files.chunk_and_file(self.episodes)
-        group_chunk, group_file = files.chunk_and_file(self.episodes // files.EPISODES_PER_FILE)
-        row: dict[str, Any] = {
-            "episode_index": self.episodes,
-            "tasks": [metadata.instruction],
-            "length": part.frames,
-            "data/chunk_index": chunk,
-            "data/file_index": file,
-            "dataset_from_index": self.frames,
-            "dataset_to_index": self.frames + part.frames,
-        }
-        for key in part.videos:
-            row[f"videos/{key}/chunk_index"] = chunk
-            row[f"videos/{key}/file_index"] = file
-            row[f"videos/{key}/from_timestamp"] = 0.0
-            row[f"videos/{key}/to_timestamp"] = part.frames / self.fps
-        row |= {EPISODE_METADATA_PREFIX + name: value for name, value in asdict(metadata).items()}
-        row |= {"meta/episodes/chunk_index": group_chunk, "meta/episodes/file_index": group_file}
-        columns = {name: pa.array([value]) for name, value in row.items()}
-        columns["tasks"] = pa.array([row["tasks"]], files.list_type(1, pa.string()))
-        return pa.table(columns | files.statistics_columns(statistics))
-
     def _append_episode(self, row: pa.Table) -> None:
         """Write the row's group of episodes with it at the end: the moment at which the episode is committed."""
         group, place = divmod(self.episodes, files.EPISODES_PER_FILE)
-        table = row if place == 0 or self._group is None else pa.concat_tables([self._group, row])
-        self._group = table.combine_chunks()
-        files.write_parquet(files.episodes_file(self.root, group), self._group)
+        there = self._state.group
+        table = row if place == 0 or there is None else pa.concat_tables([there, row])
+        self._state.group = table.combine_chunks()
+        files.write_parquet(files.episodes_file(self.root, group), self._state.group)
 
     def _write_summary(self, refresh: bool = False) -> None:
-        statistics = files.json_statistics(self._statistics.result(refresh))
+        statistics = files.json_statistics(self._state.statistics.result(refresh))
         files.write_json(self.root / files.STATISTICS_FILE, statistics, indent=None)
         self._write_info()
 
@@ -328,11 +245,11 @@ class DatasetWriter:
             self.root / files.INFO_FILE,
             {
                 "codebase_version": files.CODEBASE_VERSION,
-                "fps": self.fps,
+                "fps": self._fps,
                 "features": self._features,
                 "total_episodes": self.episodes,
                 "total_frames": self.frames,
-                "total_tasks": len(self._tasks),
+                "total_tasks": len(self._state.tasks),
                 "chunks_size": files.CHUNK_FILES,
                 "data_files_size_in_mb": 100,
                 "video_files_size_in_mb": 200,
@@ -343,70 +260,9 @@ class DatasetWriter:
             },
         )
 
-    def _recording(self) -> dict[str, Any]:
-        return {
-            "version": RECORDING_VERSION,
-            "software": __version__,
-            "simulated": self.simulated,
-            "variety": self.variety,
-            "video": self.video.model_dump(mode="json"),
-            "embodiment": self.embodiment.model_dump(mode="json"),
-        }
-
-    def _check_same_recording(self) -> None:
-        path = self.root / RECORDING_FILE
-        there = json.loads(path.read_text(encoding="utf-8"))
-        here = json.loads(json.dumps(self._recording()))
-        if there.get("version") != RECORDING_VERSION:
-            raise DatasetError(
-                f"{path} has version {there.get('version')}; this version of blm writes {RECORDING_VERSION}.",
-                "Continue it with the version of blm that recorded it.",
-            )
-        differences = [
-            f"{key} is {old!r} there and {new!r} here"
-            for key, old, new in _differences(there, here)
-            if key not in ("software", "video.queue_frames")
-        ]
-        if differences:
-            shown = "; ".join(differences[:4]) + ("; …" if len(differences) > 4 else "")
-            raise DatasetError(
-                f"{self.root} was recorded differently: {shown}.",
-                "Continue it with the settings it was begun with, or choose another --output.",
-            )
-
-    def _load(self) -> None:
-        """Take up what is committed: the rows of `meta/episodes` count, everything else follows from them."""
-        for name, column, names in (
-            (files.TASKS_FILE, "task", self._tasks),
-            (SUBTASKS_FILE, "subtask", self._subtasks),
-        ):
-            if (self.root / name).is_file():
-                names.extend(pq.read_table(self.root / name)[column].to_pylist())
-        group = 0
-        while (path := files.episodes_file(self.root, group)).is_file():
-            table = self._group = pq.read_table(path)
-            for row in range(table.num_rows):
-                self._load_episode(table, row)
-            group += 1
-        if (self.root / ATTEMPTS_FILE).is_file():
-            self.attempts = _committed(read_attempts(self.root / ATTEMPTS_FILE), self.episodes)
-
-    def _load_episode(self, table: pa.Table, row: int) -> None:
-        path = files.data_file(self.root, self.episodes)
-        videos = [key for key, feature in self._features.items() if feature["dtype"] == "video"]
-        for needed in (path, *(files.video_file(self.root, key, self.episodes) for key in videos)):
-            if not needed.is_file():
-                raise DatasetError(
-                    f"{needed} is missing, so episode {self.episodes} is incomplete.", "Restore the file."
-                )
-        columns = files.read_columns(path)
-        self._statistics.add(columns, files.read_statistics(table, row, [*columns, *videos]))
-        self.episodes += 1
-        self.frames += len(columns["index"])
-
     def _sweep(self) -> None:
         """Remove what an unfinished episode left, and write the metadata that follows from the committed rows."""
-        shutil.rmtree(self.root / STAGING_FOLDER, ignore_errors=True)
+        shutil.rmtree(self.root / files.STAGING_FOLDER, ignore_errors=True)
         for path in self.root.rglob("*.tmp"):
             path.unlink()
         for key, feature in self._features.items():
@@ -421,46 +277,11 @@ class DatasetWriter:
             self._write_info()
 
 
-def _features(
-    embodiment: Embodiment, simulated: bool, video: VideoConfig, fps: int
-) -> dict[str, dict[str, Any]]:
-    features = episode_features(embodiment, simulated)
-    for feature in features.values():
-        if feature["dtype"] == "video":
-            height, width, _ = feature["shape"]
-            feature["info"] = video.describe(width, height, fps)
-    return features | files.INDEX_FEATURES
-
-
-def _with_columns(table: pa.Table, columns: Mapping[str, pa.Array]) -> pa.Table:
-    """The table with some of its columns replaced."""
-    for name, values in columns.items():
-        table = table.set_column(table.schema.get_field_index(name), name, values)
-    return table
-
-
-def _committed(attempts: list[Attempt], episodes: int) -> list[Attempt]:
-    """Attempts up to the last one whose outcome is certain: those from the first uncommitted episode on go."""
-    for place, attempt in enumerate(attempts):
-        if attempt.episode_index >= episodes:
-            return attempts[:place]
-    return attempts
-
-
-def _differences(first: Any, second: Any, key: str = "") -> list[tuple[str, Any, Any]]:
-    """Leaves that differ between two JSON values, with dotted keys."""
-    if isinstance(first, dict) and isinstance(second, dict):
-        keys = [*first, *(name for name in second if name not in first)]
-        below = (_differences(first.get(k), second.get(k), f"{key}.{k}".lstrip(".")) for k in keys)
-        return [difference for group in below for difference in group]
-    return [] if first == second else [(key, first, second)]
-
-
 def _is_vacant(root: Path) -> bool:
     """Whether `root` is an empty folder, or holds only what a recording killed in its first moment left."""
     if not root.is_dir():
         return False
-    left = {LOCK_FILE, f"{RECORDING_FILE}.tmp"}
+    left = {files.LOCK_FILE, f"{RECORDING_FILE}.tmp"}
     return all(str(path.relative_to(root)) in left for path in root.rglob("*") if not path.is_dir())
 
 
@@ -469,21 +290,3 @@ def _move(path: Path, target: Path) -> None:
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
     os.replace(path, target)
-
-
-def lock_folder(root: Path) -> IO[bytes]:
-    """Hold `root` (made if absent) for this process; the system lets go of it when the process ends, however it ends.
-
-    Raises:
-        OutputExistsError: another process holds it.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    stream = (root / LOCK_FILE).open("wb")
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        stream.close()
-        raise OutputExistsError(
-            f"{root} is being written by another process.", "Wait for it to end, or choose another --output."
-        ) from None
-    return stream

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from blm.collect.recording import Recording
 from blm.collect.statistics import ImageStatistics, Statistics
-from blm.collect.video import VideoConfig, VideoEncoder
-from blm.schemas.embodiment import Embodiment
+from blm.collect.video import VideoEncoder
 from blm.schemas.episode import (
     ACTION,
     EE_POSE,
@@ -30,10 +30,9 @@ from blm.schemas.episode import (
     SUBTASK_INDEX,
     SUCCESS,
     camera_age_key,
-    episode_features,
     image_key,
 )
-from blm.schemas.errors import ConfigError, DatasetError
+from blm.schemas.errors import DatasetError
 from blm.schemas.rollout import Step
 
 LATE_PERIODS = 1.5
@@ -66,7 +65,7 @@ class EpisodePart:
 class EpisodeWriter:
     """Takes the steps of one episode as they come; images go straight to the encoders."""
 
-    def __init__(self, folder: Path, embodiment: Embodiment, simulated: bool, video: VideoConfig) -> None:
+    def __init__(self, folder: Path, recording: Recording) -> None:
         """Start an episode whose videos are written into `folder`, which is emptied first.
 
         Raises:
@@ -76,12 +75,13 @@ class EpisodeWriter:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         self._folder = folder
-        self._features = episode_features(embodiment, simulated)
-        self._encoders = self._open_encoders(embodiment, whole_rate(embodiment), video)
-        self._image_statistics = {camera.name: ImageStatistics() for camera in embodiment.cameras}
+        self._features = recording.columns()
+        self._encoders = self._open_encoders(recording)
+        cameras = recording.embodiment.cameras
+        self._image_statistics = {camera.name: ImageStatistics() for camera in cameras}
         self._age_keys = {
             camera.name: camera_age_key(camera.name)
-            for camera in embodiment.cameras
+            for camera in cameras
             if camera_age_key(camera.name) in self._features
         }
         self._rows: list[dict[str, object]] = []
@@ -102,14 +102,16 @@ class EpisodeWriter:
             encoder.add(image)
             self._image_statistics[name].add(image)
 
-    def _open_encoders(
-        self, embodiment: Embodiment, fps: int, video: VideoConfig
-    ) -> Mapping[str, VideoEncoder]:
+    def _open_encoders(self, recording: Recording) -> Mapping[str, VideoEncoder]:
         return {
             camera.name: VideoEncoder(
-                self._folder / f"{camera.name}.mp4", camera.width, camera.height, fps, video
+                self._folder / f"{camera.name}.mp4",
+                camera.width,
+                camera.height,
+                recording.fps,
+                recording.video,
             )
-            for camera in embodiment.cameras
+            for camera in recording.embodiment.cameras
         }
 
     def finish(self) -> EpisodePart:
@@ -174,17 +176,6 @@ def judged(columns: Mapping[str, np.ndarray], success: bool) -> dict[str, np.nda
     marks = columns[SUCCESS] & success
     marks[-1] = success
     return {**columns, SUCCESS: marks}
-
-
-def whole_rate(embodiment: Embodiment) -> int:
-    """The control rate as LeRobot's whole `fps`; raises ConfigError if it is not a whole number."""
-    rate = embodiment.control_rate_hz
-    if rate != int(rate):
-        raise ConfigError(
-            f"embodiment '{embodiment.name}': control_rate_hz {rate} cannot be recorded.",
-            "Use a whole number.",
-        )
-    return int(rate)
 
 
 def late_ticks_and_jitter(times_s: np.ndarray, rate_hz: float) -> tuple[int, float]:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blm.collect import dataset_files as files
-from blm.collect.dataset_writer import LOCK_FILE, STAGING_FOLDER, lock_folder
+from blm.collect.dataset_changes import check_no_change_waits
+from blm.collect.dataset_files import LOCK_FILE, STAGING_FOLDER
+from blm.collect.dataset_lock import lock_folder
 from blm.schemas.errors import DatasetError, UsageError
 
 if TYPE_CHECKING:
@@ -76,6 +78,7 @@ def _check_whole(root: Path) -> None:
     """Refuse what is no dataset, and links, which would upload what lies elsewhere."""
     if not (root / files.INFO_FILE).is_file():
         raise DatasetError(f"{root} holds no LeRobot dataset.", f"A dataset has a file {files.INFO_FILE}.")
+    check_no_change_waits(root)
     for path in root.rglob("*"):
         if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
             raise DatasetError(

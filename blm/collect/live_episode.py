@@ -10,9 +10,8 @@ import numpy as np
 
 from blm.collect.episode_part import EpisodePart, EpisodeWriter, late_ticks_and_jitter
 from blm.collect.live_video import LiveVideoEncoder
+from blm.collect.recording import Recording
 from blm.collect.statistics import Statistics
-from blm.collect.video import VideoConfig
-from blm.schemas.embodiment import Embodiment
 from blm.schemas.episode import MONOTONIC_TIME, image_key
 from blm.schemas.errors import DatasetError
 from blm.schemas.rollout import Step
@@ -25,14 +24,7 @@ class LiveEpisodeWriter(EpisodeWriter):
     episode in which that goes on for `patience_s` is given up.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        embodiment: Embodiment,
-        simulated: bool,
-        video: VideoConfig,
-        patience_s: float,
-    ) -> None:
+    def __init__(self, folder: Path, recording: Recording, patience_s: float) -> None:
         """Start an episode whose videos are written into `folder`, which is emptied first.
 
         Raises:
@@ -40,9 +32,9 @@ class LiveEpisodeWriter(EpisodeWriter):
             DatasetError: an image size that video cannot hold.
         """
         self._live: dict[str, LiveVideoEncoder] = {}
-        super().__init__(folder, embodiment, simulated, video)
-        self._rate_hz = embodiment.control_rate_hz
-        self._patience = max(1, round(patience_s * embodiment.control_rate_hz))
+        super().__init__(folder, recording)
+        self._rate_hz = recording.embodiment.control_rate_hz
+        self._patience = max(1, round(patience_s * self._rate_hz))
         self._taken: dict[str, float] = {}
         self._stale = dict.fromkeys(self._live, 0)
 
@@ -112,12 +104,12 @@ class LiveEpisodeWriter(EpisodeWriter):
             "Use fewer or smaller pictures, a faster preset, or close what else uses the processor.",
         )
 
-    def _open_encoders(
-        self, embodiment: Embodiment, fps: int, video: VideoConfig
-    ) -> Mapping[str, LiveVideoEncoder]:
-        for camera in embodiment.cameras:
+    def _open_encoders(self, recording: Recording) -> Mapping[str, LiveVideoEncoder]:
+        for camera in recording.embodiment.cameras:
             path = self._folder / f"{camera.name}.mp4"
-            self._live[camera.name] = LiveVideoEncoder(path, camera.width, camera.height, fps, video)
+            self._live[camera.name] = LiveVideoEncoder(
+                path, camera.width, camera.height, recording.fps, recording.video
+            )
         return self._live
 
     def _statistics_of_images(self) -> dict[str, Statistics]:

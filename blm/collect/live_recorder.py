@@ -24,14 +24,13 @@ from typing import Self
 
 import numpy as np
 
-from blm.collect.dataset_files import data_table
-from blm.collect.dataset_writer import STAGING_FOLDER
+from blm.collect.dataset_files import STAGING_FOLDER, data_table
 from blm.collect.episode_part import judged
 from blm.collect.live_episode import LiveEpisodeWriter
 from blm.collect.recorder import Recorded, Recorder, episode_metadata
+from blm.collect.recording import Recording
 from blm.collect.rollout import STOPPED
 from blm.collect.video import VideoConfig
-from blm.schemas.embodiment import Embodiment
 from blm.schemas.episode import EpisodeMetadata
 from blm.schemas.errors import BlmError, DatasetError
 from blm.schemas.rollout import EpisodeEnd, EpisodeStart, Step
@@ -90,17 +89,14 @@ class LiveRecorder:
     def __init__(
         self,
         root: Path,
-        embodiment: Embodiment,
+        recording: Recording,
         *,
-        simulated: bool = False,
         keep_failures: bool = True,
         resume: bool = False,
-        video: VideoConfig | None = None,
-        variety: str = "none",
         review: bool = False,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        """Create the dataset in `root`, or take it up again with `resume`.
+        """Create the dataset in `root`, or take it up again with `resume`; `LIVE_VIDEO` suits most recordings.
 
         With `review`, every episode that ends is held back until `decide` says whether it is kept.
 
@@ -110,13 +106,9 @@ class LiveRecorder:
             OutputExistsError: `root` holds something and `resume` is false, or another process writes there.
             DatasetError: with `resume`, there is no dataset or it was recorded differently.
         """
-        self._video = video or LIVE_VIDEO
-        self._recorder = Recorder(
-            root, embodiment, simulated=simulated, resume=resume, video=self._video, variety=variety
-        )
+        self._recorder = Recorder(root, recording, resume=resume)
         self._root = root
-        self._embodiment = embodiment
-        self._simulated = simulated
+        self._recording = recording
         self._keep_failures = keep_failures
         self._patience_s = patience_s
         self._review = review
@@ -160,9 +152,7 @@ class LiveRecorder:
         self._started += 1
         folder = self._root / STAGING_FOLDER / f"episode-{self._started}"
         self._start, self._wanted, self._verdict = start, False, None
-        self._episode = self._shown = LiveEpisodeWriter(
-            folder, self._embodiment, self._simulated, self._video, self._patience_s
-        )
+        self._episode = self._shown = LiveEpisodeWriter(folder, self._recording, self._patience_s)
 
     def on_step(self, step: Step) -> None:
         """Raises DatasetError where the episode cannot be kept, or an earlier one could not be saved."""

@@ -15,9 +15,10 @@ from typing import Any
 
 from blm.collect.controls import Control, Controls, KeyMap, Phase
 from blm.collect.live_config import HUMAN_OPERATORS, LiveCollectConfig
-from blm.collect.live_recorder import LiveRecorder
+from blm.collect.live_recorder import LIVE_VIDEO, LiveRecorder
 from blm.collect.live_session import Console, LiveConfig, LiveSession, LiveSummary
 from blm.collect.operators.terminal import TerminalConsole, TerminalKeys
+from blm.collect.recording import Recording
 from blm.collect.simulated_cell import SimulatedCell
 from blm.schemas.episode import RECORDING_FILE
 from blm.schemas.errors import UnknownNameError, UsageError
@@ -51,16 +52,8 @@ def collect_live(
         device = stack.enter_context(_opened_device(config, cell, controls, announce))
         agent = device.agent if policy is None else _with_take_over(policy, device, controls)
         resume = config.resume and (config.output / RECORDING_FILE).is_file()
-        recorder = stack.enter_context(
-            LiveRecorder(
-                config.output,
-                cell.embodiment,
-                simulated=cell.simulated,
-                resume=resume,
-                variety=str(config.variety),
-                review=True,
-            )
-        )
+        recording = Recording(cell.embodiment, cell.simulated, LIVE_VIDEO, str(config.variety))
+        recorder = stack.enter_context(LiveRecorder(config.output, recording, resume=resume, review=True))
         terminal = TerminalConsole(keys)
         stack.callback(terminal.close)
         stack.enter_context(TerminalKeys(keys, controls.press).listening())

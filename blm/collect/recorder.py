@@ -16,11 +16,11 @@ import numpy as np
 
 from blm import __version__
 from blm.collect.attempts_table import Attempt
-from blm.collect.dataset_writer import STAGING_FOLDER, DatasetWriter
+from blm.collect.dataset_files import STAGING_FOLDER
+from blm.collect.dataset_writer import DatasetWriter
 from blm.collect.episode_part import EpisodePart, EpisodeWriter, late_ticks_and_jitter
+from blm.collect.recording import Recording
 from blm.collect.rollout import STOPPED
-from blm.collect.video import VideoConfig
-from blm.schemas.embodiment import Embodiment
 from blm.schemas.episode import MONOTONIC_TIME, EpisodeMetadata
 from blm.schemas.rollout import EpisodeEnd, EpisodeStart, Step
 
@@ -44,27 +44,17 @@ class EpisodeCapture:
     from outside without success is no attempt at all: `recorded` is None then.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        embodiment: Embodiment,
-        *,
-        simulated: bool = True,
-        keep_failures: bool = False,
-        video: VideoConfig | None = None,
-    ) -> None:
+    def __init__(self, folder: Path, recording: Recording, *, keep_failures: bool = False) -> None:
         self.recorded: Recorded | None = None
         self._folder = folder
-        self._embodiment = embodiment
-        self._simulated = simulated
+        self._recording = recording
         self._keep_failures = keep_failures
-        self._video = video or VideoConfig()
         self._start: EpisodeStart | None = None
         self._writer: EpisodeWriter | None = None
 
     def on_start(self, start: EpisodeStart) -> None:
         self.recorded, self._start = None, start
-        self._writer = EpisodeWriter(self._folder, self._embodiment, self._simulated, self._video)
+        self._writer = EpisodeWriter(self._folder, self._recording)
 
     def on_step(self, step: Step) -> None:
         if self._writer is not None:
@@ -93,30 +83,21 @@ class Recorder:
     def __init__(
         self,
         root: Path,
-        embodiment: Embodiment,
+        recording: Recording,
         *,
-        simulated: bool = True,
         keep_failures: bool = False,
         resume: bool = False,
-        video: VideoConfig | None = None,
-        variety: str = "none",
     ) -> None:
         """Create the dataset in `root`, or take it up again with `resume`.
-
-        `variety` is noted: what varied between episodes, as `Variety.parse` reads it.
 
         Raises:
             OutputExistsError: `root` holds something and `resume` is false, or another process writes there.
             DatasetError: with `resume`, there is no dataset or it was recorded differently.
         """
         opened = DatasetWriter.resume if resume else DatasetWriter.create
-        self.writer = opened(root, embodiment, simulated=simulated, video=video, variety=variety)
+        self.writer = opened(root, recording)
         self._capture = EpisodeCapture(
-            root / STAGING_FOLDER / "episode",
-            embodiment,
-            simulated=simulated,
-            keep_failures=keep_failures,
-            video=video,
+            root / STAGING_FOLDER / "episode", recording, keep_failures=keep_failures
         )
 
     def on_start(self, start: EpisodeStart) -> None:

@@ -16,8 +16,9 @@ from pydantic import model_validator
 
 from blm.collect.attempts import CollectConfig, OpenWorkcell, Series, attempts, open_simulation
 from blm.collect.attempts_table import Attempt, cause
-from blm.collect.dataset_writer import STAGING_FOLDER
+from blm.collect.dataset_files import STAGING_FOLDER
 from blm.collect.recorder import Recorder
+from blm.collect.recording import Recording
 from blm.schemas.episode import RECORDING_FILE
 from blm.schemas.errors import DatasetError, PlanningError, UsageError
 from blm.schemas.progress import Progress, silent
@@ -85,9 +86,8 @@ def collect(
     embodiment = config.embodiment()
     task = load_task(config.task, embodiment.name).name
     resume = config.resume and (config.output / RECORDING_FILE).is_file()
-    with Recorder(
-        config.output, embodiment, resume=resume, video=config.video, variety=str(config.variety)
-    ) as recorder:
+    recording = Recording(embodiment, video=config.video, variety=str(config.variety))
+    with Recorder(config.output, recording, resume=resume) as recorder:
         session = _Session(config, task, recorder, progress or silent)
         session.run(open_workcell)
         return session.summary()

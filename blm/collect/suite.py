@@ -34,8 +34,10 @@ from blm.collect.attempts import (
     open_simulation,
 )
 from blm.collect.attempts_table import Attempt, cause, read_suite_attempts, write_suite_attempts
-from blm.collect.dataset_writer import LOCK_FILE, STAGING_FOLDER, lock_folder
+from blm.collect.dataset_files import LOCK_FILE, STAGING_FOLDER
+from blm.collect.dataset_lock import lock_folder
 from blm.collect.recorder import Recorded, Recorder, attempt_of
+from blm.collect.recording import Recording
 from blm.collect.session import OPERATORS
 from blm.collect.suite_report import SUITE_FILE, PairResult, SuiteSummary, read_summary, write_report
 from blm.schemas.embodiment import Embodiment, embodiment_names
@@ -155,13 +157,9 @@ class _DatasetBooks:
 
     def __init__(self, root: Path, pair: Pair) -> None:
         resume = (root / RECORDING_FILE).is_file()
-        self._recorder = Recorder(
-            root,
-            pair.embodiment,
-            resume=resume,
-            video=pair.config.video,
-            variety=str(pair.config.variety),
-        )
+        config = pair.config
+        recording = Recording(pair.embodiment, video=config.video, variety=str(config.variety))
+        self._recorder = Recorder(root, recording, resume=resume)
 
     @property
     def attempts(self) -> Sequence[Attempt]:

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from blm.collect.live_recorder import LIVE_VIDEO
+from blm.collect.recording import Recording
 from blm.schemas.embodiment import Embodiment
 from blm.schemas.rollout import Command, Observation, Step, Transition
 from blm.schemas.task import load_task
@@ -45,6 +47,11 @@ class LiveWorkcell(CountingEnvironment):
             tick = min(self.tick, self.stopped.get(camera, self.tick))
             times[camera] = tick * self._period_s - 0.25 * self._period_s
         return replace(seen, time_s=now, images=images, image_times_s=times)
+
+
+def live(robot: Embodiment) -> Recording:
+    """How a real arm is recorded."""
+    return Recording(robot, simulated=False, video=LIVE_VIDEO)
 
 
 class EndlessAgent(SteadyAgent):

@@ -8,6 +8,7 @@ import yaml
 from blm.collect.attempts_table import Attempt
 from blm.collect.dataset_card import CARD_FILE, dataset_card, write_dataset_card
 from blm.collect.dataset_writer import DatasetWriter
+from blm.collect.recording import Recording
 from blm.schemas.embodiment import load_embodiment
 from tests.factories import make_dataset
 
@@ -23,7 +24,7 @@ def recording(tmp_path_factory):
         image_size=32,
     )
     robot = load_embodiment("so100").with_image_size(32, 32)
-    with DatasetWriter.resume(root, robot) as writer:
+    with DatasetWriter.resume(root, Recording(robot)) as writer:
         for number in range(2):
             writer.log_attempt(
                 Attempt(3 + number, 9, "push-cube", False, False, -1, 7, f"no path after {number} tries <b>")
@@ -101,6 +102,6 @@ def test_a_head_that_is_no_yaml_does_not_stop_the_recording(tmp_path):
 
 def test_without_an_episode_there_is_no_card(tmp_path):
     robot = load_embodiment("so100").with_image_size(32, 32)
-    with DatasetWriter.create(tmp_path / "data", robot) as writer:
+    with DatasetWriter.create(tmp_path / "data", Recording(robot)) as writer:
         writer.log_attempt(Attempt(0, 0, "push-cube", False, False, -1, 7, "no path"))
     assert not (tmp_path / "data" / CARD_FILE).exists()

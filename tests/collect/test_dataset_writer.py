@@ -17,6 +17,7 @@ import pytest
 
 from blm.collect.dataset_writer import DatasetWriter
 from blm.collect.recorder import Recorder
+from blm.collect.recording import Recording
 from blm.collect.rollout import run_episode
 from blm.collect.session import CollectConfig, collect
 from blm.collect.video import VideoEncoder
@@ -75,7 +76,7 @@ def test_stock_lerobot_opens_and_iterates_it(tmp_path: Path):
     datasets = pytest.importorskip("lerobot.datasets.lerobot_dataset")
     root = tmp_path / "data"
     robot, sent = small_robot(), []
-    with Recorder(root, robot) as recorder:
+    with Recorder(root, Recording(robot)) as recorder:
         environment = counting_environment()
         for seed in (0, 1, 2):
             run_episode(environment, SteadyAgent(), [recorder, _Keep(sent)], seed)
@@ -207,7 +208,7 @@ def test_killed_at_any_moment_it_opens_with_all_finished_episodes(tmp_path: Path
         reported = max([reported, *map(int, process.stdout.read().split())])
         process.wait()
         assert check_consistent(root) >= reported - 1, "info.json may be one episode behind"
-        DatasetWriter.resume(root, small_robot()).close()
+        DatasetWriter.resume(root, Recording(small_robot())).close()
         reported, before = check_consistent(root), reported
         assert reported >= before
     config = CollectConfig(task="push-cube", image_size=32, episodes=reported + 2, output=root, resume=True)
@@ -268,16 +269,16 @@ def test_interrupted_at_every_stage_of_a_commit(
 
 
 def test_two_processes_cannot_write_the_same_dataset(tmp_path: Path):
-    with DatasetWriter.create(tmp_path / "data", small_robot()):
+    with DatasetWriter.create(tmp_path / "data", Recording(small_robot())):
         with pytest.raises(OutputExistsError):
-            DatasetWriter.create(tmp_path / "data", small_robot())
+            DatasetWriter.create(tmp_path / "data", Recording(small_robot()))
         with pytest.raises(OutputExistsError, match="by another process"):
-            DatasetWriter.resume(tmp_path / "data", small_robot())
+            DatasetWriter.resume(tmp_path / "data", Recording(small_robot()))
 
 
 def test_resume_without_a_dataset(tmp_path: Path):
     with pytest.raises(DatasetError, match="holds no dataset"):
-        DatasetWriter.resume(tmp_path, small_robot())
+        DatasetWriter.resume(tmp_path, Recording(small_robot()))
 
 
 def test_resume_names_a_lost_file(tmp_path: Path):
@@ -285,7 +286,7 @@ def test_resume_names_a_lost_file(tmp_path: Path):
     lost = root / "videos/observation.images.wrist/chunk-000/file-001.mp4"
     lost.unlink()
     with pytest.raises(DatasetError, match=r"file-001.mp4 is missing, so episode 1 is incomplete"):
-        DatasetWriter.resume(root, small_robot())
+        DatasetWriter.resume(root, Recording(small_robot()))
 
 
 def test_an_episode_whose_video_lost_a_frame_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -301,7 +302,7 @@ def test_an_episode_whose_video_lost_a_frame_is_refused(tmp_path: Path, monkeypa
                 super().add(image)
 
     monkeypatch.setattr("blm.collect.episode_part.VideoEncoder", Losing)
-    with Recorder(tmp_path / "data", small_robot()) as recorder:
+    with Recorder(tmp_path / "data", Recording(small_robot())) as recorder:
         environment = counting_environment()
         run_episode(environment, SteadyAgent(), [recorder], seed=3)
         with pytest.raises(DatasetError, match=r"holds \d+ frames; \d+ were recorded"):

@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from blm.cli import app
-from blm.collect.dataset_writer import lock_folder
+from blm.collect.dataset_lock import lock_folder
 from blm.collect.hub import check_can_push, push_dataset
 from blm.schemas.errors import BlmError, DatasetError, UsageError
 from tests.collect.fake_hub import fake_hub

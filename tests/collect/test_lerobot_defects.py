@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from blm.collect.dataset_writer import DatasetWriter
-from blm.collect.live_recorder import LIVE_VIDEO, LiveRecorder
+from blm.collect.live_recorder import LiveRecorder
 from blm.collect.live_video import LiveVideoEncoder
+from blm.collect.recording import Recording
 from blm.collect.rollout import run_episode
 from blm.collect.video import VideoConfig
-from tests.collect.live_workcell import EndlessAgent, LiveWorkcell
+from tests.collect.live_workcell import EndlessAgent, LiveWorkcell, live
 from tests.collect.test_live_recording import REPOSITORY, check_live, data_of, episodes_of, marks
 from tests.collect.workcell import brightness
 
@@ -108,14 +109,17 @@ def test_a_stalled_encoder_shifts_the_video_there_and_repeats_here(
 
     monkeypatch.setattr("blm.collect.live_episode.LiveVideoEncoder", Stalling)
     cell = LiveWorkcell(rate_hz=200)
-    with LiveRecorder(tmp_path / "ours", cell.embodiment, video=VideoConfig(queue_frames=2)) as recorder:
+    with LiveRecorder(
+        tmp_path / "ours", Recording(cell.embodiment, False, VideoConfig(queue_frames=2))
+    ) as recorder:
         run_episode(cell, EndlessAgent(40), [recorder], 7)
     pictures = marks(tmp_path / "ours")
     repeats = np.diff(pictures, prepend=-1) == 0
     assert repeats.sum() > 5
     assert len(pictures) == 40
     assert (pictures[~repeats] == np.arange(40)[~repeats]).all()
-    assert episodes_of(tmp_path / "ours")[0]["blm/repeated_frames"] == repeats.sum()
+    others = np.diff(marks(tmp_path / "ours", "wrist")) == 0  # a crowded machine may cost some there too
+    assert episodes_of(tmp_path / "ours")[0]["blm/repeated_frames"] == repeats.sum() + others.sum()
 
 
 KILLED_STOCK = """
@@ -135,9 +139,9 @@ import os, signal, sys
 from pathlib import Path
 from blm.collect.live_recorder import LiveRecorder
 from blm.collect.rollout import run_episode
-from tests.collect.live_workcell import EndlessAgent, LiveWorkcell
+from tests.collect.live_workcell import EndlessAgent, LiveWorkcell, live
 cell = LiveWorkcell()
-recorder = LiveRecorder(Path(sys.argv[1]), cell.embodiment)
+recorder = LiveRecorder(Path(sys.argv[1]), live(cell.embodiment))
 for _ in range(2):
     run_episode(cell, EndlessAgent(20), [recorder], 7)
 while recorder.statistics().saving:
@@ -166,9 +170,7 @@ def test_a_killed_session_is_lost_there_and_whole_here(tmp_path: Path):
     ours: Any = LeRobotDataset("blm/ours", root=tmp_path / "ours", video_backend="pyav")
     assert (ours.num_episodes, len(ours)) == (2, 40)
     assert float(ours[39]["observation.images.top"].mean()) * 255 == pytest.approx(brightness(19), abs=2)
-    DatasetWriter.resume(
-        tmp_path / "ours", LiveWorkcell().embodiment, simulated=False, video=LIVE_VIDEO
-    ).close()
+    DatasetWriter.resume(tmp_path / "ours", live(LiveWorkcell().embodiment)).close()
     assert check_live(tmp_path / "ours") == 2
 
 
@@ -240,7 +242,7 @@ def test_times_are_invented_there_and_measured_here(tmp_path: Path):
 
     cell = LiveWorkcell(rate_hz=50)
     cell.stalls_s = {5: 0.3}
-    with LiveRecorder(tmp_path / "ours", cell.embodiment) as recorder:
+    with LiveRecorder(tmp_path / "ours", live(cell.embodiment)) as recorder:
         run_episode(cell, EndlessAgent(12), [recorder], 7)
     measured = np.diff(data_of(tmp_path / "ours")["timing.monotonic_s"])
     assert measured.argmax() == 5
@@ -267,7 +269,7 @@ def test_the_action_is_the_wish_there_and_what_was_sent_here(tmp_path: Path):
             command = super().act(observation)
             return type(command)(command.values + 1e4, done=command.done)
 
-    with LiveRecorder(tmp_path / "ours", cell.embodiment) as recorder:
+    with LiveRecorder(tmp_path / "ours", live(cell.embodiment)) as recorder:
         run_episode(cell, Wishing(6), [recorder], 7)
     actions = np.array(data_of(tmp_path / "ours")["action"])
     np.testing.assert_allclose(actions, np.tile(cell.embodiment.column("upper"), (6, 1)), rtol=1e-6)

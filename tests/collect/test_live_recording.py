@@ -15,15 +15,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from blm.collect import live_recorder as live
+from blm.collect import live_recorder
 from blm.collect.dataset_writer import DatasetWriter
-from blm.collect.live_recorder import LIVE_VIDEO, LiveRecorder
+from blm.collect.live_recorder import LiveRecorder
 from blm.collect.live_video import LiveVideoEncoder
+from blm.collect.recording import Recording
 from blm.collect.rollout import run_episode
 from blm.collect.video import VideoConfig, VideoEncoder, count_frames
 from blm.schemas.episode import episode_features
 from blm.schemas.errors import DatasetError, HardwareError
-from tests.collect.live_workcell import EndlessAgent, LiveWorkcell, Stopwatch
+from tests.collect.live_workcell import EndlessAgent, LiveWorkcell, Stopwatch, live
 from tests.collect.test_dataset_writer import check_consistent, decoded, info_of
 from tests.collect.workcell import brightness
 
@@ -51,7 +52,7 @@ def record(recorder: LiveRecorder, cell: LiveWorkcell, ticks: int = 20, seed: in
 def test_episodes_are_saved_with_measured_times(tmp_path: Path):
     cell = LiveWorkcell(rate_hz=100)
     cell.stalls_s = {12: 0.03}
-    with LiveRecorder(tmp_path / "data", cell.embodiment) as recorder:
+    with LiveRecorder(tmp_path / "data", live(cell.embodiment)) as recorder:
         record(recorder, cell)
         record(recorder, cell)
     root = tmp_path / "data"
@@ -87,20 +88,20 @@ def test_a_stalled_encoder_repeats_and_counts(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("blm.collect.live_episode.LiveVideoEncoder", Stalling)
     cell = LiveWorkcell(rate_hz=100)
     video = VideoConfig(queue_frames=4)
-    with LiveRecorder(tmp_path / "data", cell.embodiment, video=video) as recorder:
+    with LiveRecorder(tmp_path / "data", Recording(cell.embodiment, False, video)) as recorder:
         watch = Stopwatch(recorder)
         run_episode(cell, EndlessAgent(40), [watch], 7)
         record(recorder, cell)
     assert stalled
     assert max(watch.step_s) < 0.1
-    pictures = marks(tmp_path / "data")
-    repeats = int((np.diff(pictures) == 0).sum())
-    assert len(pictures) == 40
-    assert repeats >= 3
-    assert episodes_of(tmp_path / "data")[0]["blm/repeated_frames"] == repeats
-    fresh = np.diff(pictures, prepend=-1) != 0
-    assert (pictures[fresh] == np.arange(40)[fresh]).all(), "every fresh picture is in its own row"
-    assert marks(tmp_path / "data", "wrist").tolist() == list(range(40))
+    pictures = {camera: marks(tmp_path / "data", camera) for camera in ("top", "wrist")}
+    repeats = {camera: int((np.diff(shown) == 0).sum()) for camera, shown in pictures.items()}
+    assert repeats["top"] >= 3
+    assert episodes_of(tmp_path / "data")[0]["blm/repeated_frames"] == sum(repeats.values())
+    for shown in pictures.values():
+        assert len(shown) == 40
+        fresh = np.diff(shown, prepend=-1) != 0
+        assert (shown[fresh] == np.arange(40)[fresh]).all(), "every fresh picture is in its own row"
     assert marks(tmp_path / "data", "top", 1)[0] == 0, "the next episode has pictures of its own"
 
 
@@ -115,7 +116,7 @@ def test_where_a_recording_stands(tmp_path: Path):
 
         def on_end(self, end: object) -> None: ...
 
-    with LiveRecorder(tmp_path / "data", cell.embodiment) as recorder:
+    with LiveRecorder(tmp_path / "data", live(cell.embodiment)) as recorder:
         assert (recorder.statistics().frames, recorder.statistics().saving) == (0, 0)
         run_episode(cell, EndlessAgent(10), [recorder, Look()], 7)
     assert [(status.recording, status.frames) for status in seen] == [(True, n) for n in range(1, 11)]
@@ -129,7 +130,7 @@ def test_a_camera_slower_than_the_loop(tmp_path: Path):
     """A picture that was there already is not encoded as a new one."""
     cell = LiveWorkcell()
     cell.stopped = {"wrist": 15}
-    with LiveRecorder(tmp_path / "data", cell.embodiment) as recorder:
+    with LiveRecorder(tmp_path / "data", live(cell.embodiment)) as recorder:
         record(recorder, cell)
     assert episodes_of(tmp_path / "data")[0]["blm/repeated_frames"] == 4
     assert marks(tmp_path / "data", "wrist").tolist() == [*range(16), 15, 15, 15, 15]
@@ -137,7 +138,7 @@ def test_a_camera_slower_than_the_loop(tmp_path: Path):
 
 def test_a_camera_that_stops_ends_the_episode_and_keeps_the_others(tmp_path: Path):
     cell = LiveWorkcell()
-    with LiveRecorder(tmp_path / "data", cell.embodiment, patience_s=0.1) as recorder:
+    with LiveRecorder(tmp_path / "data", live(cell.embodiment), patience_s=0.1) as recorder:
         record(recorder, cell)
         cell.stopped = {"wrist": 5}
         with pytest.raises(DatasetError, match=r"camera 'wrist' has given no fresh picture for 0\.1 s"):
@@ -155,7 +156,7 @@ def test_a_silent_bus_drops_the_running_episode_only(tmp_path: Path, monkeypatch
         raise HardwareError("servo 'elbow_flex' does not answer.")
 
     def session() -> None:
-        with LiveRecorder(tmp_path / "data", cell.embodiment) as recorder:
+        with LiveRecorder(tmp_path / "data", live(cell.embodiment)) as recorder:
             record(recorder, cell)
             with monkeypatch.context() as patch:
                 patch.setattr(cell, "step", silent)
@@ -164,7 +165,7 @@ def test_a_silent_bus_drops_the_running_episode_only(tmp_path: Path, monkeypatch
     with pytest.raises(HardwareError, match="elbow_flex"):
         session()
     assert len(episodes_of(tmp_path / "data")) == 1
-    with LiveRecorder(tmp_path / "data", cell.embodiment, resume=True) as recorder:
+    with LiveRecorder(tmp_path / "data", live(cell.embodiment), resume=True) as recorder:
         record(recorder, cell)
     assert len(episodes_of(tmp_path / "data")) == 2
 
@@ -180,7 +181,7 @@ def test_a_full_disk_is_said_and_keeps_what_was_saved(
         raise full
 
     def session() -> None:
-        with LiveRecorder(root, cell.embodiment) as recorder:
+        with LiveRecorder(root, live(cell.embodiment)) as recorder:
             record(recorder, cell)
             if where == "video":
                 monkeypatch.setattr(VideoEncoder, "_encode", _failing_encode(full))
@@ -193,7 +194,7 @@ def test_a_full_disk_is_said_and_keeps_what_was_saved(
         session()
     monkeypatch.undo()
     assert check_live(root) == 1
-    with LiveRecorder(root, cell.embodiment, resume=True) as recorder:
+    with LiveRecorder(root, live(cell.embodiment), resume=True) as recorder:
         record(recorder, cell)
     assert check_live(root) == 2
 
@@ -209,9 +210,9 @@ def _failing_encode(error: OSError):
 
 def test_no_room_no_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     cell = LiveWorkcell()
-    monkeypatch.setattr(live, "NEEDED_FREE_BYTES", 10**18)
+    monkeypatch.setattr(live_recorder, "NEEDED_FREE_BYTES", 10**18)
     with (
-        LiveRecorder(tmp_path / "data", cell.embodiment) as recorder,
+        LiveRecorder(tmp_path / "data", live(cell.embodiment)) as recorder,
         pytest.raises(DatasetError, match=r"only \d+ MB are free"),
     ):
         record(recorder, cell)
@@ -250,7 +251,7 @@ def test_stopped_without_a_word_leaves_nothing_kept_or_marked_does(tmp_path: Pat
 
         run_episode(cell, EndlessAgent(1000), [recorder], 7, stop=stop)
 
-    with LiveRecorder(root, cell.embodiment) as recorder:
+    with LiveRecorder(root, live(cell.embodiment)) as recorder:
         for verdict in ("", "keep", "success", "failure"):
             stop_after(6, verdict)
         recorder.mark(True)
@@ -265,7 +266,7 @@ def test_stopped_without_a_word_leaves_nothing_kept_or_marked_does(tmp_path: Pat
 
 def test_review_holds_back_until_decided(tmp_path: Path):
     cell, root = LiveWorkcell(), tmp_path / "data"
-    with LiveRecorder(root, cell.embodiment, review=True) as recorder:
+    with LiveRecorder(root, live(cell.embodiment), review=True) as recorder:
         for kept, success in ((True, True), (False, True), (True, False)):
             record(recorder, cell)
             before = recorder.episodes
@@ -283,7 +284,7 @@ def test_discard_after_save_is_as_if_it_never_was(
 ):
     monkeypatch.setattr("blm.collect.dataset_files.EPISODES_PER_FILE", per_file)
     cell, root = LiveWorkcell(), tmp_path / "data"
-    with LiveRecorder(root, cell.embodiment) as recorder:
+    with LiveRecorder(root, live(cell.embodiment)) as recorder:
         assert not recorder.discard_last()
         for ticks in (10, 11, 12):
             record(recorder, cell, ticks)
@@ -302,44 +303,15 @@ def test_discard_after_save_is_as_if_it_never_was(
     ]
     statistics = json.loads((root / "meta/stats.json").read_text())
     assert statistics["action"]["count"] == [34]
-    with LiveRecorder(root, cell.embodiment, resume=True) as recorder:
+    with LiveRecorder(root, live(cell.embodiment), resume=True) as recorder:
         assert not recorder.discard_last(), "episodes of earlier sessions are not at hand"
-
-
-@pytest.mark.parametrize("interrupted", ["info", "episodes", "stats", "attempts"])
-def test_killed_while_discarding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: str):
-    from blm.collect import dataset_files
-    from blm.schemas.manifest import write_atomically
-
-    cell, root = LiveWorkcell(), tmp_path / "data"
-    with LiveRecorder(root, cell.embodiment) as recorder:
-        record(recorder, cell)
-        record(recorder, cell)
-
-    class Killed(BaseException):
-        pass
-
-    def unless_interrupted(path: Path, content: bytes) -> None:
-        if interrupted in str(path.relative_to(root)):
-            raise Killed
-        write_atomically(path, content)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(DatasetWriter, "close", lambda self: self._lock.close())
-        writer = DatasetWriter.resume(root, cell.embodiment, simulated=False, video=LIVE_VIDEO)
-        patch.setattr(dataset_files, "write_atomically", unless_interrupted)
-        with pytest.raises(Killed):
-            writer.discard_last()
-        writer.close()
-    DatasetWriter.resume(root, cell.embodiment, simulated=False, video=LIVE_VIDEO).close()
-    assert check_live(root) == (2 if interrupted in ("info", "episodes") else 1)
 
 
 def test_features_of_hardware_and_of_simulation(tmp_path: Path):
     cell = LiveWorkcell()
     assert "timing.top.age_ms" in episode_features(cell.embodiment, simulated=False)
     assert "timing.top.age_ms" not in episode_features(cell.embodiment, simulated=True)
-    with LiveRecorder(tmp_path / "data", cell.embodiment, simulated=True) as recorder:
+    with LiveRecorder(tmp_path / "data", Recording(cell.embodiment)) as recorder:
         record(recorder, cell)
     assert check_consistent(tmp_path / "data") == 1
 
@@ -362,10 +334,10 @@ sys.modules["pandas"].__version__ = "0"
 from pathlib import Path
 from blm.collect.live_recorder import LiveRecorder
 from blm.schemas.episode import RECORDING_FILE
-from tests.collect.live_workcell import EndlessAgent, LiveWorkcell
+from tests.collect.live_workcell import EndlessAgent, LiveWorkcell, live
 from blm.collect.rollout import run_episode
 root, cell = Path(sys.argv[1]), LiveWorkcell(rate_hz=200)
-with LiveRecorder(root, cell.embodiment, resume=(root / RECORDING_FILE).exists()) as recorder:
+with LiveRecorder(root, live(cell.embodiment), resume=(root / RECORDING_FILE).exists()) as recorder:
     while True:
         run_episode(cell, EndlessAgent(15), [recorder], 7)
         print(recorder.episodes, flush=True)
@@ -395,7 +367,7 @@ def test_killed_at_any_moment(tmp_path: Path, kills: int):
         assert there >= max(saved, reported - 1), "info.json may be one episode behind"
         if kills >= 20:
             check_in_lerobot(root, there)
-        DatasetWriter.resume(root, LiveWorkcell().embodiment, simulated=False, video=LIVE_VIDEO).close()
+        DatasetWriter.resume(root, live(LiveWorkcell().embodiment)).close()
         saved = check_live(root)
         assert saved >= reported
         print(f"kill {kill + 1}: {reported} reported, {there} readable, {saved} after resuming")
@@ -434,5 +406,5 @@ def test_a_disk_that_is_really_full(tmp_path: Path):
     assert failed.returncode == 1
     assert "DatasetError" in failed.stderr
     assert "File too large" in failed.stderr
-    DatasetWriter.resume(root, LiveWorkcell().embodiment, simulated=False, video=LIVE_VIDEO).close()
+    DatasetWriter.resume(root, live(LiveWorkcell().embodiment)).close()
     assert check_live(root) == 2

@@ -13,6 +13,7 @@ import pytest
 from blm.collect.controls import Control, Controls, Phase
 from blm.collect.live_recorder import LiveRecorder
 from blm.collect.live_session import LiveConfig, LiveSession, LiveSummary, SessionStatus
+from blm.collect.recording import Recording
 from blm.schemas.rollout import Command, Environment, EpisodeEnd, EpisodeStart, Observation, Step
 from blm.schemas.task import load_task
 from tests.collect.workcell import CountingEnvironment, small_robot
@@ -195,7 +196,7 @@ def test_what_a_person_kept_is_in_the_dataset(tmp_path: Path):
     controls = Controls()
     episode = [(READY, 0, GO), (RECORDING, 6, Control.SUCCESS), (REVIEW, 0, GO)]
     person = Person(controls, [(READY, 0, GO), (RECORDING, 4, AGAIN), *episode, *episode])
-    with LiveRecorder(root, small_robot(64), simulated=True, review=True) as recorder:
+    with LiveRecorder(root, Recording(small_robot(64)), review=True) as recorder:
         config = LiveConfig(tasks=("push-cube",), episodes=2, seed=7, episode_s=1.0)
 
         def open_cell(task: str) -> Environment:

@@ -11,6 +11,7 @@ import pytest
 
 from blm.collect.dataset_writer import DatasetWriter
 from blm.collect.live_video import LiveVideoEncoder
+from blm.collect.recording import Recording
 from blm.collect.video import VideoConfig, VideoEncoder, count_frames
 from blm.schemas.errors import ConfigError, DatasetError
 from tests.collect.workcell import small_robot
@@ -79,7 +80,7 @@ def test_an_encoder_that_cannot_write_says_so_and_does_not_block(tmp_path: Path)
 def test_a_rate_that_lerobot_cannot_hold(tmp_path: Path):
     robot = small_robot().model_copy(update={"control_rate_hz": 12.5})
     with pytest.raises(ConfigError, match=r"control_rate_hz 12\.5"):
-        DatasetWriter.create(tmp_path / "data", robot)
+        DatasetWriter.create(tmp_path / "data", Recording(robot))
     assert not (tmp_path / "data").exists()
 
 

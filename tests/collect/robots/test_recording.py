@@ -97,11 +97,12 @@ def test_a_leader_drives_the_follower_into_a_dataset(
     bus: EmulatedBus, leader: _Leader, open_environment: Open, tmp_path: Path
 ) -> None:
     from blm.collect.recorder import Recorder
+    from blm.collect.recording import Recording
 
     environment = open_environment(task="swing to and fro", control_rate_hz=RATE_HZ)
     kept = _Steps()
     root = tmp_path / "dataset"
-    with Recorder(root, environment.embodiment, simulated=False) as recorder:
+    with Recorder(root, Recording(environment.embodiment, simulated=False)) as recorder:
         leader.at_tick = (50, lambda: environment.mark(True))
         end = run_episode(environment, leader, [recorder, kept], seed=0, max_steps=100)
     assert end.reason == "success"
@@ -132,11 +133,12 @@ def test_a_fault_ends_the_episode_and_keeps_what_was_saved(
     bus: EmulatedBus, leader: _Leader, open_environment: Open, tmp_path: Path, fault: str, message: str
 ) -> None:
     from blm.collect.recorder import Recorder
+    from blm.collect.recording import Recording
 
     environment = open_environment(task="swing to and fro", control_rate_hz=RATE_HZ)
     root, kept = tmp_path / "dataset", _Steps()
     breaks = {"servo": lambda: bus.silence("wrist_flex"), "camera": unplug, "bus": bus.unplug}[fault]
-    with Recorder(root, environment.embodiment, simulated=False) as recorder:
+    with Recorder(root, Recording(environment.embodiment, simulated=False)) as recorder:
         leader.at_tick = (8, lambda: environment.mark(True))
         first = run_episode(environment, leader, [recorder], seed=0, max_steps=100)
         leader.at_tick = (8, breaks)

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from blm import __version__
-from blm.collect.dataset_writer import Attempt, DatasetWriter
+from blm.collect.attempts_table import Attempt
+from blm.collect.dataset_writer import DatasetWriter
+from blm.collect.recording import Recording
 from blm.schemas.embodiment import load_embodiment
 from blm.schemas.episode import EpisodeMetadata
 from blm.schemas.task import load_task
@@ -58,7 +60,7 @@ def record_scenes(
         for c, s in distractors
     ]
     goal = loaded.goal and {"shape": loaded.goal.shape, "position": [0, 0, 0], "radius_m": 0.04}
-    with DatasetWriter.create(root, robot) as writer:
+    with DatasetWriter.create(root, Recording(robot)) as writer:
         for index in range(episodes):
             rng = np.random.default_rng([7, index])
             success = not (failures and index % 3 == 2)
