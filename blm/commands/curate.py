@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from blm.commands.datasets import upload
 from blm.commands.inspect import inspect
-from blm.commands.options import JsonOption, OverwriteBuild
+from blm.commands.options import JsonOption, OverwriteBuild, PushBuild
 from blm.commands.terminal import checked, given_only, plain, print_json, progress_bar
 
 curate_app = typer.Typer(
@@ -56,6 +57,7 @@ def build_splits(
         ),
     ] = None,
     overwrite: OverwriteBuild = False,
+    push_to_hub: PushBuild = None,
     as_json: JsonOption = False,
 ) -> None:
     """Turn recorded datasets into checked, split and sharded training data for stage 2.
@@ -68,6 +70,7 @@ def build_splits(
     from blm.curate.episodes.build import build_splits as run
     from blm.curate.episodes.config import SplitsConfig, read_splits_config
 
+    _check_can_push(push_to_hub)
     given = {
         "datasets": datasets or None,
         "image_size": image_size,
@@ -86,16 +89,9 @@ def build_splits(
         summary = run(built, progress)
     if as_json:
         print_json(plain(summary))
-        return
-    _print_build(
-        summary.output, summary.counts.inputs, summary.counts.kept, summary.counts.dropped, "episodes"
-    )
-    _print_skipped(summary.skipped)
-    sizes = ", ".join(f"{split} {count}" for split, count in summary.samples.items())
-    reused = f" ({summary.reused} of them reused)" if summary.reused else ""
-    typer.echo(f"{summary.shards} shards{reused}, {summary.bytes / 1e6:.1f} MB; episodes per split: {sizes}")
-    typer.echo(f"report: {summary.output / 'report.html'}")
-    typer.echo(f"next: blm train stage2 --splits {summary.output} --backbone tiny --output runs/stage2")
+    else:
+        _print_splits(summary)
+    _push(summary.output, push_to_hub, as_json)
 
 
 @curate_app.command("build-corpus")
@@ -121,6 +117,7 @@ def build_corpus(
         typer.Option("--parquet", help="Also write Parquet files for `datasets`, images included."),
     ] = None,
     overwrite: OverwriteBuild = False,
+    push_to_hub: PushBuild = None,
     as_json: JsonOption = False,
 ) -> None:
     """Turn recordings and conversation files into a corpus for stage 1.
@@ -132,6 +129,7 @@ def build_corpus(
     from blm.curate.corpus.build import build_corpus as run
     from blm.curate.corpus.config import CorpusConfig, read_corpus_config
 
+    _check_can_push(push_to_hub)
     given = {"sources": source or None, "questions_per_episode": questions, "seed": seed}
     given |= {"benchmarks": benchmark or None, "parquet": parquet}
     settings = _build_settings(given, config, output, Path("corpus"), overwrite)
@@ -140,13 +138,9 @@ def build_corpus(
         summary = run(built, progress)
     if as_json:
         print_json(plain(summary))
-        return
-    counts = summary.counts
-    _print_build(summary.output, counts.inputs, counts.kept, counts.dropped, "conversations")
-    sizes = ", ".join(f"{split} {count}" for split, count in summary.samples.items())
-    typer.echo(f"{summary.shards} shards, {summary.bytes / 1e6:.1f} MB; conversations per split: {sizes}")
-    typer.echo(f"report: {summary.output / 'report.html'}")
-    typer.echo(f"next: blm train stage1 --corpus {summary.output} --backbone tiny --output runs/stage1")
+    else:
+        _print_corpus(summary)
+    _push(summary.output, push_to_hub, as_json)
 
 
 def _build_settings(
@@ -158,6 +152,39 @@ def _build_settings(
     if output is None and not (config and "output" in read_yaml(config)):
         output = default
     return given_only(given | {"output": output, "overwrite": overwrite or None})
+
+
+def _check_can_push(repository: str | None) -> None:
+    if repository is not None:
+        from blm.hub import check_can_push
+
+        check_can_push(repository)
+
+
+def _push(build: Path, repository: str | None, quiet: bool) -> None:
+    if repository is not None:
+        upload(build, repository, private=True, quiet=quiet)
+
+
+def _print_splits(summary: Any) -> None:
+    _print_build(
+        summary.output, summary.counts.inputs, summary.counts.kept, summary.counts.dropped, "episodes"
+    )
+    _print_skipped(summary.skipped)
+    sizes = ", ".join(f"{split} {count}" for split, count in summary.samples.items())
+    reused = f" ({summary.reused} of them reused)" if summary.reused else ""
+    typer.echo(f"{summary.shards} shards{reused}, {summary.bytes / 1e6:.1f} MB; episodes per split: {sizes}")
+    typer.echo(f"report: {summary.output / 'report.html'}")
+    typer.echo(f"next: blm train stage2 --splits {summary.output} --backbone tiny --output runs/stage2")
+
+
+def _print_corpus(summary: Any) -> None:
+    counts = summary.counts
+    _print_build(summary.output, counts.inputs, counts.kept, counts.dropped, "conversations")
+    sizes = ", ".join(f"{split} {count}" for split, count in summary.samples.items())
+    typer.echo(f"{summary.shards} shards, {summary.bytes / 1e6:.1f} MB; conversations per split: {sizes}")
+    typer.echo(f"report: {summary.output / 'report.html'}")
+    typer.echo(f"next: blm train stage1 --corpus {summary.output} --backbone tiny --output runs/stage1")
 
 
 def _print_skipped(skipped: tuple[Any, ...]) -> None:

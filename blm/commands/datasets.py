@@ -106,15 +106,18 @@ def view(
 
 
 def push(
-    dataset: Annotated[Path, typer.Argument(help="A recorded dataset's folder.", show_default=False)],
+    dataset: Annotated[
+        Path, typer.Argument(help="Folder of a recorded dataset, a corpus or splits.", show_default=False)
+    ],
     repository: Annotated[
         str, typer.Argument(metavar="ORG/NAME", help="Its name there.", show_default=False)
     ],
     public: Annotated[bool, typer.Option("--public", help="For all to see, if it is made now.")] = False,
 ) -> None:
-    """Upload a recorded dataset to the Hugging Face Hub, where stock LeRobot finds it.
+    """Upload a recorded dataset to the Hugging Face Hub, where stock LeRobot finds it; or a finished build.
 
     Private unless said otherwise. What the repository holds of an earlier upload is replaced; its history keeps it.
+    Of a build its own files are uploaded; its manifest and report name the paths of its inputs here.
 
     Example: blm push recordings/so100-pick-cube my-lab/so100-pick-cube
     """
@@ -122,9 +125,13 @@ def push(
 
 
 def upload(dataset: Path, repository: str, private: bool, quiet: bool = False) -> None:
-    from blm.collect.hub import push_dataset
+    from blm.schemas.manifest import MANIFEST_FILE
 
-    address = push_dataset(dataset, repository, private=private)
+    if (dataset / MANIFEST_FILE).is_file():
+        from blm.curate.hub import push_build as push_folder
+    else:
+        from blm.collect.hub import push_dataset as push_folder
+    address = push_folder(dataset, repository, private=private)
     typer.echo(f"uploaded: {address}", err=quiet)
 
 

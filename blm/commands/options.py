@@ -17,6 +17,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as on
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
 ]
+PushBuild = Annotated[
+    str | None,
+    typer.Option(
+        "--push-to-hub",
+        metavar="ORG/NAME",
+        help="Then upload it to the Hugging Face Hub, as a private dataset.",
+    ),
+]
 OverwriteBuild = Annotated[bool, typer.Option("--overwrite", help="Replace another build there.")]
 ResumeTraining = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")]
 ModelsOption = Annotated[

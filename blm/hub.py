@@ -1,0 +1,47 @@
+"""The Hugging Face Hub, as every upload needs it: whether one is possible, and what went wrong if it was not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from blm.schemas.errors import DatasetError, UsageError
+
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+
+
+def check_can_push(repository: str) -> None:
+    """Complain now rather than after an hour of work.
+
+    Raises:
+        UsageError: the name is not ORG/NAME.
+        DatasetError: nobody is logged in to the Hub, or it is switched off here.
+    """
+    if not _REPOSITORY.fullmatch(repository):
+        raise UsageError(
+            f"'{repository}' is not a name on the Hub.", "Example: --push-to-hub my-lab/so100-pick-cube"
+        )
+    from huggingface_hub import constants, get_token
+
+    if constants.is_offline_mode():
+        raise DatasetError("the Hub is switched off here (HF_HUB_OFFLINE).", "Unset it to upload.")
+    if not get_token():
+        raise DatasetError(
+            "nobody is logged in to the Hub.",
+            "Log in with `hf auth login`, or set HF_TOKEN to a token that may write.",
+        )
+
+
+@contextmanager
+def explained_upload(folder: Path, repository: str) -> Iterator[None]:
+    """Whatever the network stack raises, as one kind of error; it has no common base."""
+    try:
+        yield
+    except Exception as error:
+        first = (str(error).strip().splitlines() or ["no reason given"])[0]
+        raise DatasetError(
+            f"{repository} could not be uploaded ({type(error).__name__}: {first[:200]}).",
+            f"All is whole in {folder}; when the Hub can be reached: blm push {folder} {repository}",
+        ) from error
