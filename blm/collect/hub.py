@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,37 +11,15 @@ from blm.collect import dataset_files as files
 from blm.collect.dataset_changes import check_no_change_waits
 from blm.collect.dataset_files import LOCK_FILE, STAGING_FOLDER
 from blm.collect.dataset_lock import lock_folder
-from blm.schemas.errors import DatasetError, UsageError
+from blm.hub import check_can_push, explained_upload
+from blm.schemas.errors import DatasetError
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _LEFT_HERE = (LOCK_FILE, f"{STAGING_FOLDER}/**", "**/*.tmp")
 _REPLACED = ("data/**", "meta/**", "videos/**")
 """What goes from the repository where the dataset no longer has it."""
-
-
-def check_can_push(repository: str) -> None:
-    """Complain now rather than after an hour of recording.
-
-    Raises:
-        UsageError: the name is not ORG/NAME.
-        DatasetError: nobody is logged in to the Hub, or it is switched off here.
-    """
-    if not _REPOSITORY.fullmatch(repository):
-        raise UsageError(
-            f"'{repository}' is not a name on the Hub.", "Example: --push-to-hub my-lab/so100-pick-cube"
-        )
-    from huggingface_hub import constants, get_token
-
-    if constants.is_offline_mode():
-        raise DatasetError("the Hub is switched off here (HF_HUB_OFFLINE).", "Unset it to upload.")
-    if not get_token():
-        raise DatasetError(
-            "nobody is logged in to the Hub.",
-            "Log in with `hf auth login`, or set HF_TOKEN to a token that may write.",
-        )
 
 
 def push_dataset(root: Path, repository: str, *, private: bool = True, api: HfApi | None = None) -> str:
@@ -60,7 +37,7 @@ def push_dataset(root: Path, repository: str, *, private: bool = True, api: HfAp
     from huggingface_hub import HfApi
 
     api = api or HfApi()
-    with _held(root), _explained(root, repository):
+    with _held(root), explained_upload(root, repository):
         address = api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
         api.upload_folder(
             repo_id=repository,
@@ -100,19 +77,6 @@ def _held(root: Path) -> Iterator[None]:
             yield
         finally:
             (root / LOCK_FILE).unlink(missing_ok=True)
-
-
-@contextmanager
-def _explained(root: Path, repository: str) -> Iterator[None]:
-    """Whatever the network stack raises, as one kind of error; it has no common base."""
-    try:
-        yield
-    except Exception as error:
-        first = (str(error).strip().splitlines() or ["no reason given"])[0]
-        raise DatasetError(
-            f"{repository} could not be uploaded ({type(error).__name__}: {first[:200]}).",
-            f"The dataset is whole in {root}; when the Hub can be reached: blm push {root} {repository}",
-        ) from error
 
 
 def _tag(api: HfApi, repository: str) -> None:

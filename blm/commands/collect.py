@@ -101,7 +101,7 @@ def collect(
     from blm.collect.sim.variety import Variety
 
     if push_to_hub is not None:
-        from blm.collect.hub import check_can_push
+        from blm.hub import check_can_push
 
         check_can_push(push_to_hub)
     settings: dict[str, Any] = {

@@ -5,7 +5,8 @@ from typer.testing import CliRunner
 
 from blm.cli import app
 from blm.collect.dataset_lock import lock_folder
-from blm.collect.hub import check_can_push, push_dataset
+from blm.collect.hub import push_dataset
+from blm.hub import check_can_push
 from blm.schemas.errors import BlmError, DatasetError, UsageError
 from tests.collect.fake_hub import fake_hub
 from tests.factories import make_dataset
