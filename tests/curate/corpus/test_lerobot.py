@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from collections import Counter
 from typing import Any
@@ -82,6 +83,53 @@ def test_yes_and_no_are_balanced_where_the_frame_is_free_to_choose(corpus):
         if origin["question"] == "complete_now" and origin["episode"] % 3 != 2
     )
     assert 0.3 < answers["yes"] / answers.total() < 0.7
+
+
+def test_no_answer_is_right_more_often_than_it_must_be(stacking):
+    """Of questions with two answers; each is asked thirty times or more, so that a fair draw stays within bounds."""
+    answers: dict[str, Counter] = {}
+    for number in range(2):
+        for conversation in read(stacking, questions_per_episode=60, seed=number):
+            question, answer, origin = asked(conversation.record.to_row())
+            kind = origin["question"]
+            if kind == "first_step":
+                answer = "first" if re.search(r"first: |earlier, |came first", question) else "last"
+            # Attempts that failed have no frame for 'yes'.
+            if origin["episode"] % 3 != 2 or kind not in ("complete_now", "outcome"):
+                answers.setdefault(kind, Counter())[answer] += 1
+    for kind in ("first_step", "outcome", "complete_now", "image_side", "gripper_side", "object_present"):
+        (_, most), (_, least) = answers[kind].most_common()
+        assert most + least >= 30
+        assert least / (most + least) > 0.3, (kind, answers[kind])
+
+
+def test_questions_about_steps_are_asked_well_within_each_step_equally(stacking):
+    truth, counts = Truth(stacking), Counter()
+    for conversation in read(stacking, questions_per_episode=60):
+        _, answer, origin = asked(conversation.record.to_row())
+        episode, frame = origin["episode"], origin["frame"]
+        if QUESTION_KINDS[origin["question"]].moment == "step":
+            before, after = (truth.order(episode, frame, frame + 1), truth.order(episode, frame - 1, frame))
+            assert len(before) == len(after) == 1 or frame == 0
+        if origin["question"] == "step_now":
+            counts[answer] += 1
+    assert max(counts.values()) < 3 * min(counts.values())
+
+
+def test_wrong_options_are_near_misses(cluttered):
+    truth = Truth(cluttered)
+    for conversation in read(cluttered, questions_per_episode=150):
+        _, answer, origin = asked(conversation.record.to_row())
+        others = [option for option in origin["options"] if option != answer]
+        places = truth.places(origin["episode"], origin["frame"])
+        if origin["question"] == "object_names":
+            right = answer.replace(" and ", ", ").split(", ")
+            for option in others:
+                kept = (Counter(right) & Counter(option.replace(" and ", ", ").split(", "))).total()
+                assert len(right) - 2 <= kept < len(right)
+        if origin["question"] == "object_colour" and others:
+            seen = {phrase.split()[0] for phrase in places if phrase != "target disc"} - {answer}
+            assert len(seen & set(others)) == min(len(seen), 3)
 
 
 def read(path, **settings) -> list[Any]:

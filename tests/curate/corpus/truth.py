@@ -111,8 +111,10 @@ def expected_answer(kind, question, truth, episode, frame):
         (subject,) = re.findall(r"(?:around the|image is the|Mark the) (\w+ \w+)", question)
         return truth.box(episode, frame, subject)
     if kind == "first_step":
-        named = re.split(r"first: |earlier, |the robot did ", question)[-1]
+        named = re.split(r"first: |last: |earlier, |later, |the robot did ", question)[-1]
         so_far = truth.order(episode, 0, frame)
+        if re.search(r"last: |later, |came last", question):
+            so_far.reverse()
         return next(step for step in so_far if re.search(rf"\b{step}\b", named))
     if kind == "remaining_steps":
         rest = truth.order(episode, frame, 10**6)[1:]
@@ -136,8 +138,8 @@ def expected_answer(kind, question, truth, episode, frame):
     if kind == "complete_now":
         return "yes" if row["next.success"] else "no"
     if kind == "outcome":
-        assert (episode, frame + 1) not in truth.rows
-        return "yes" if meta["blm/success"] else "no"
+        at_the_end = (episode, frame + 1) not in truth.rows
+        return "yes" if (meta["blm/success"] if at_the_end else row["next.success"]) else "no"
     return {"robot_name": "SO-100", "robot_joints": "5"}[kind]
 
 

@@ -33,12 +33,13 @@ __all__ = ["QUESTION_KINDS", "Question", "QuestionKind", "Scene", "ask"]
 class QuestionKind:
     """A kind of question.
 
-    `moment` says which frame it is asked about: any, the last, or one chosen so that 'yes' and 'no' are balanced.
+    `moment` says which frame it is asked about: any; one well within a step, each step being equally likely; one chosen
+    so that 'yes' and 'no' are balanced; or so that they are in attempts that succeeded, and the end of others.
     """
 
     family: TaskFamily
     make: Callable[[Scene, Random], Question | None]
-    moment: Literal["any", "last", "balanced"] = "any"
+    moment: Literal["any", "step", "balanced", "end"] = "any"
 
 
 QUESTION_KINDS = {
@@ -52,12 +53,12 @@ QUESTION_KINDS = {
     "pixel_point": QuestionKind("spatial", pixel_point),
     "goal_distance": QuestionKind("spatial", goal_distance),
     "action_box": QuestionKind("affordance", action_box),
-    "step_now": QuestionKind("temporal", step_now),
+    "step_now": QuestionKind("temporal", step_now, "step"),
     "first_step": QuestionKind("temporal", first_step),
-    "next_step": QuestionKind("planning", next_step),
-    "remaining_steps": QuestionKind("planning", remaining_steps),
+    "next_step": QuestionKind("planning", next_step, "step"),
+    "remaining_steps": QuestionKind("planning", remaining_steps, "step"),
     "complete_now": QuestionKind("judgement", complete_now, "balanced"),
-    "outcome": QuestionKind("judgement", outcome, "last"),
+    "outcome": QuestionKind("judgement", outcome, "end"),
     "robot_name": QuestionKind("embodiment", robot_name),
     "robot_joints": QuestionKind("embodiment", robot_joints),
 }

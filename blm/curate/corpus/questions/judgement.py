@@ -1,4 +1,4 @@
-"""Whether the task is done now, and whether the episode ended in success."""
+"""Whether the task is done now, and whether an attempt that ends here succeeded."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ def complete_now(scene: Scene, rng: Random) -> Question | None:
 
 
 def outcome(scene: Scene, rng: Random) -> Question | None:
-    """Whether the episode, of which this is the last frame, succeeded."""
-    if scene.succeeded is None:
+    """Whether an attempt that ends with this frame succeeded: how the episode ended, or would have, if cut short."""
+    succeeded = scene.succeeded if scene.last else scene.complete
+    if succeeded is None:
         return None
     return Question(
         wordings=(
-            f"This is the last image of an attempt to '{scene.instruction}'. Did the robot succeed?",
-            f"The attempt is over. Was the task accomplished: {scene.instruction}?",
-            f"Judge the result of this attempt: did the robot manage to {scene.instruction}?",
+            f"Suppose an attempt to '{scene.instruction}' ends with this image. Did the robot succeed?",
+            f"If the robot stopped for good now, would this be accomplished: {scene.instruction}?",
+            f"Judge the result if the attempt is over here: did the robot manage to {scene.instruction}?",
         ),
-        answer="yes" if scene.succeeded else "no",
+        answer="yes" if succeeded else "no",
         distractors=_YES_NO,
         form=_FORM,
     )

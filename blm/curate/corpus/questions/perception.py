@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from blm.curate.corpus.questions.question import Question
+from blm.curate.corpus.questions.question import MOST_OPTIONS, Question
 from blm.curate.corpus.questions.scene import Scene
 
 COLOURS = ("red", "green", "blue", "yellow", "orange", "brown", "purple", "white", "black")
@@ -13,11 +13,11 @@ _MOST_COUNTED = 4
 
 
 def object_names(scene: Scene, rng: Random) -> Question | None:
-    """Every object by colour and noun, distractors too, e.g. 'a green cube and a red cube'."""
+    """Every object by colour and noun, things the task is not about too, e.g. 'a green cube and a red cube'."""
     if not scene.all_seen:
         return None
     true = [(thing.kind.colour, thing.kind.noun) for thing in scene.things]
-    wrong = {_listing([(rng.choice(COLOURS), rng.choice(NOUNS)) for _ in true]) for _ in range(6)}
+    wrong = {_listing(_nearly(true, rng)) for _ in range(6)}
     several = len(true) > 1
     return Question(
         wordings=(
@@ -29,6 +29,20 @@ def object_names(scene: Scene, rng: Random) -> Question | None:
         distractors=tuple(sorted(wrong - {_listing(true)})),
         form="Give colour and shape.",
     )
+
+
+def _nearly(true: list[tuple[str, str]], rng: Random) -> list[tuple[str, str]]:
+    """The list with another colour or another shape for one object, or with colours of two exchanged."""
+    changed, place = list(true), rng.randrange(len(true))
+    colour, noun = true[place]
+    other = rng.randrange(len(true))
+    if rng.random() < 0.5 and true[other][0] != colour and true[other][1] != noun:
+        changed[place], changed[other] = (true[other][0], noun), (colour, true[other][1])
+    elif rng.random() < 0.5:
+        changed[place] = (rng.choice([one for one in COLOURS if one != colour]), noun)
+    else:
+        changed[place] = (colour, rng.choice([one for one in NOUNS if one != noun]))
+    return changed
 
 
 def object_present(scene: Scene, rng: Random) -> Question | None:
@@ -56,12 +70,14 @@ def object_present(scene: Scene, rng: Random) -> Question | None:
 
 
 def object_colour(scene: Scene, rng: Random) -> Question | None:
-    """The colour of an object whose noun is unique in the scene."""
+    """The colour of an object whose noun is unique in the scene. Distractors are colours of other things first."""
     nouns = [thing.kind.noun for thing in scene.things]
     told_apart = [t for t in scene.things if nouns.count(t.kind.noun) == 1 and scene.sees(t.position)]
     if not told_apart:
         return None
     kind = rng.choice(told_apart).kind
+    nearby = sorted({thing.kind.colour for thing in scene.things} - {kind.colour})[: MOST_OPTIONS - 1]
+    rest = [colour for colour in COLOURS if colour not in (*nearby, kind.colour)]
     return Question(
         wordings=(
             f"What colour is the {kind.noun}?",
@@ -69,7 +85,7 @@ def object_colour(scene: Scene, rng: Random) -> Question | None:
             f"Name the colour of the {kind.noun}.",
         ),
         answer=kind.colour,
-        distractors=COLOURS,
+        distractors=(*nearby, *rng.sample(rest, MOST_OPTIONS - 1 - len(nearby))),
         form="Answer with one word.",
     )
 

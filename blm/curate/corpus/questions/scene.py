@@ -92,6 +92,7 @@ class Scene:
         steps: every primitive the dataset names.
         complete: whether the task's criteria hold now; None where not recorded.
         succeeded: how the episode ended; None where not recorded.
+        last: whether it ended with this frame.
     """
 
     robot: Embodiment
@@ -107,6 +108,7 @@ class Scene:
     steps: tuple[str, ...] = ()
     complete: bool | None = None
     succeeded: bool | None = None
+    last: bool = False
 
     def sees(self, position: np.ndarray) -> bool:
         """Whether a point lies within the image. Something may still stand in front of it."""

@@ -11,12 +11,12 @@ import numpy as np
 
 from blm.curate.corpus.projection import POINT_SCALE
 from blm.curate.corpus.questions.question import Question
-from blm.curate.corpus.questions.scene import Scene
+from blm.curate.corpus.questions.scene import Scene, Thing
 
 _SIDE_MARGIN_THOUSANDTHS = 50
 _SIDE_MARGIN_M = 0.015
 _NEARER_MARGIN_M = 0.02
-_POINT_SPACING = 150
+_POINT_SPACING = 80
 _DISTANCE_SPACING_CM = 3
 _POINT_FORM = (
     f"Answer as (x, y) in thousandths of the image's width and height, (0, 0) at the upper left corner and "
@@ -29,17 +29,18 @@ def image_side(scene: Scene, rng: Random) -> Question | None:
     named = scene.named()
     if scene.camera is None or not named:
         return None
-    thing = rng.choice(named)
-    point = scene.camera.thousandths(thing.position)
-    if point is None or abs(point[0] - POINT_SCALE / 2) < _SIDE_MARGIN_THOUSANDTHS:
+    offsets = [scene.camera.thousandths(thing.position)[0] - POINT_SCALE / 2 for thing in named]  # type: ignore[index]
+    found = _on_a_side(named, offsets, _SIDE_MARGIN_THOUSANDTHS, rng)
+    if found is None:
         return None
+    thing, offset = found
     return Question(
         wordings=(
             f"Is the {thing.phrase} in the left or the right half of the image?",
             f"In which half of the picture is the {thing.phrase}, left or right?",
             f"Seen from the image's middle, on which side is the {thing.phrase}?",
         ),
-        answer="left" if point[0] < POINT_SCALE / 2 else "right",
+        answer="left" if offset < 0 else "right",
         distractors=("left", "right"),
         form="Answer with left or right.",
     )
@@ -50,10 +51,11 @@ def gripper_side(scene: Scene, rng: Random) -> Question | None:
     named = scene.named()
     if scene.tool is None or not named:
         return None
-    thing = rng.choice(named)
-    offset = float(thing.position[1] - scene.tool[1])
-    if abs(offset) < _SIDE_MARGIN_M:
+    offsets = [float(thing.position[1] - scene.tool[1]) for thing in named]
+    found = _on_a_side(named, offsets, _SIDE_MARGIN_M, rng)
+    if found is None:
         return None
+    thing, offset = found
     return Question(
         wordings=(
             f"Seen from the robot's base looking forward, is the {thing.phrase} left or right of the gripper?",
@@ -64,6 +66,17 @@ def gripper_side(scene: Scene, rng: Random) -> Question | None:
         distractors=("left", "right"),
         form="Answer with left or right.",
     )
+
+
+def _on_a_side(
+    things: list[Thing], offsets: list[float], margin: float, rng: Random
+) -> tuple[Thing, float] | None:
+    """One of the things on a side that is drawn first, so that scenes with most things on one side do not tell."""
+    side = rng.choice((-1, 1))
+    there = [
+        (thing, offset) for thing, offset in zip(things, offsets, strict=True) if offset * side >= margin
+    ]
+    return rng.choice(there) if there else None
 
 
 def nearer(scene: Scene, rng: Random) -> Question | None:
@@ -91,7 +104,10 @@ def nearer(scene: Scene, rng: Random) -> Question | None:
 
 
 def pixel_point(scene: Scene, rng: Random) -> Question | None:
-    """Where an object's centre appears, as '(x, y)' in thousandths of the image's width and height."""
+    """Where an object's centre appears, as '(x, y)' in thousandths of the image's width and height.
+
+    Distractors are where other things are, as far as they go.
+    """
     named = scene.named()
     if scene.camera is None or not named:
         return None
@@ -99,10 +115,14 @@ def pixel_point(scene: Scene, rng: Random) -> Question | None:
     point = scene.camera.thousandths(thing.position)
     if point is None:
         return None
+    elsewhere = [scene.camera.thousandths(other.position) for other in scene.things]
+    rng.shuffle(elsewhere)
     chosen = [point]
     while len(chosen) < 4:
-        candidate = (rng.randrange(POINT_SCALE + 1), rng.randrange(POINT_SCALE + 1))
-        if all(np.hypot(candidate[0] - x, candidate[1] - y) >= _POINT_SPACING for x, y in chosen):
+        candidate = elsewhere.pop() if elsewhere else _anywhere(rng)
+        if candidate and all(
+            np.hypot(candidate[0] - x, candidate[1] - y) >= _POINT_SPACING for x, y in chosen
+        ):
             chosen.append(candidate)
     return Question(
         wordings=(
@@ -140,6 +160,10 @@ def goal_distance(scene: Scene, rng: Random) -> Question | None:
         distractors=tuple(f"{other} cm" for other in others if abs(other - distance) <= 15),
         form="Answer in whole centimetres.",
     )
+
+
+def _anywhere(rng: Random) -> tuple[int, int]:
+    return rng.randrange(POINT_SCALE + 1), rng.randrange(POINT_SCALE + 1)
 
 
 def _point_text(point: tuple[int, int]) -> str:

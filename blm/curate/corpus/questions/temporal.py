@@ -47,7 +47,10 @@ def next_step(scene: Scene, rng: Random) -> Question | None:
 
 
 def first_step(scene: Scene, rng: Random) -> Question | None:
-    """Which of two primitives came first; each was carried out once so far."""
+    """Which of two primitives came first, or later; each was carried out once so far.
+
+    Nearly always the earlier one is how every episode begins, so both are asked for equally often.
+    """
     so_far = [*scene.earlier, scene.step]
     once = [step for step in so_far if step and so_far.count(step) == 1]
     if len(once) < 2:
@@ -55,14 +58,17 @@ def first_step(scene: Scene, rng: Random) -> Question | None:
     first, second = sorted(rng.sample(once, 2), key=so_far.index)
     named = [_words(first), _words(second)]
     rng.shuffle(named)
+    right, wrong, when, order = rng.choice(
+        ((first, second, "first", "earlier"), (second, first, "last", "later"))
+    )
     return Question(
         wordings=(
-            f"The robot was told to '{scene.instruction}'. What did it do first: {named[0]} or {named[1]}?",
-            f"Task: {scene.instruction}. Which of these steps came earlier, '{named[0]}' or '{named[1]}'?",
-            f"While doing '{scene.instruction}', the robot did '{named[0]}' and '{named[1]}'. Which one was first?",
+            f"The robot was told to '{scene.instruction}'. What did it do {when}: {named[0]} or {named[1]}?",
+            f"Task: {scene.instruction}. Which of these steps came {order}, '{named[0]}' or '{named[1]}'?",
+            f"While doing '{scene.instruction}', the robot did '{named[0]}' and '{named[1]}'. Which one came {when}?",
         ),
-        answer=_words(first),
-        distractors=(_words(second),),
+        answer=_words(right),
+        distractors=(_words(wrong),),
         form="Answer with the name of the step.",
     )
 

@@ -34,6 +34,8 @@ from blm.schemas.corpus import CorpusRecord, Media, Message, Part
 
 _CLEARLY_UNFINISHED = 2 / 3
 """'Not done yet' is asked within this share of the time before the first success: not when it is nearly done."""
+_STEP_MARGIN = 0.2
+"""Share of a step at either end that no question about steps is asked in."""
 
 
 @dataclass(frozen=True)
@@ -124,15 +126,25 @@ def _plan(episode: EpisodeScenes, config: SourceConfig, rng: Random) -> list[_Pl
 def _moment(kind: QuestionKind, episode: EpisodeScenes, spread: int, rng: Random) -> int | None:
     if kind.moment == "any":
         return spread
-    if kind.moment == "last":
-        return episode.length - 1
-    done = episode.frames_complete
+    if kind.moment == "step":
+        return _within_a_step(episode, rng)
+    done, last = episode.frames_complete, episode.length - 1
+    if kind.moment == "end" and (done is None or not episode.succeeded):
+        return last
     if done is None:
         return None
-    if len(done) and rng.random() < 0.5:
+    if done and rng.random() < 0.5:
         return int(rng.choice(done))
     unfinished = int((done[0] if done else episode.length) * _CLEARLY_UNFINISHED)
     return rng.randrange(unfinished) if unfinished else None
+
+
+def _within_a_step(episode: EpisodeScenes, rng: Random) -> int:
+    """A frame of any step, away from where it begins and ends: there, a picture does not tell the steps apart."""
+    starts = [start for _, start in episode.runs]
+    first, stop = rng.choice(list(zip(starts, [*starts[1:], episode.length], strict=True)))
+    margin = int((stop - first) * _STEP_MARGIN)
+    return rng.randrange(first + margin, stop - margin)
 
 
 def _images(

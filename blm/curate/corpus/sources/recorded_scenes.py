@@ -102,6 +102,7 @@ class EpisodeScenes:
             steps=self.known_steps,
             complete=None if self.complete is None else bool(self.complete[frame]),
             succeeded=self.succeeded,
+            last=frame == self.length - 1,
         )
 
 
