@@ -88,10 +88,13 @@ def names(text: str) -> tuple[str, ...]:
 
 def plain(summary: Any) -> dict[str, Any]:
     """A frozen dataclass (with models inside) as plain JSON-ready data."""
-    return {
-        name: value.model_dump(mode="json") if hasattr(value, "model_dump") else value
-        for name, value in vars(summary).items()
-    }
+    return {name: _plain(value) for name, value in vars(summary).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in value]
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
 
 
 def counted(number: int, noun: str) -> str:

@@ -59,8 +59,7 @@ def _count_problems(
     except (OSError, pa.ArrowException) as error:
         yield f"{DROPPED_FILE} is not readable: {error}. {_REBUILD}"
         return
-    if dropped != sum(manifest.counts.dropped.values()):
-        told = sum(manifest.counts.dropped.values())
+    if dropped != (told := sum(manifest.counts.dropped.values()) + len(manifest.skipped)):
         yield f"the manifest counts {told} dropped, {DROPPED_FILE} holds {dropped}. {_REBUILD}"
 
 

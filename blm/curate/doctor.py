@@ -18,7 +18,9 @@ import pyarrow.compute as pc
 from blm.curate.build_check import check_build
 from blm.curate.episodes.checks import FINDINGS_SCHEMA, Checked, check_episodes, with_unpacked
 from blm.curate.episodes.config import DatasetSource, SplitsConfig
+from blm.curate.episodes.dataset_folders import dataset_folders
 from blm.curate.episodes.index import DatasetIndex, dataset_names, index_dataset
+from blm.curate.episodes.lerobot_files import INFO_FILE
 from blm.curate.episodes.pictures import picture_note
 from blm.curate.episodes.reasons import REASONS, Reason
 from blm.curate.episodes.segment import make_segment, picture_findings
@@ -29,7 +31,6 @@ from blm.schemas.manifest import MANIFEST_FILE
 from blm.schemas.progress import Progress, silent
 from blm.schemas.yaml_model import read_yaml, validate
 
-_INFO_FILE = "meta/info.json"
 _WORST = 3
 
 
@@ -121,21 +122,18 @@ def diagnose(
     if (path / MANIFEST_FILE).is_file():
         kind, samples, problems = check_build(path, fast, progress)
         return Diagnosis(path, kind, samples, problems)
-    roots = _datasets_in(path)
-    if not roots:
+    given = read_yaml(config) if config else {}
+    folders = dataset_folders(path, follow_links=bool(given.get("follow_links")))
+    if not folders:
         raise UsageError(
-            f"{path} holds neither {_INFO_FILE} nor {MANIFEST_FILE}.",
+            f"{path} holds neither {INFO_FILE} nor {MANIFEST_FILE}.",
             "Give a LeRobot dataset, a folder of them, or the folder of a finished build.",
         )
-    return _diagnose_datasets(path, _settings(roots, config), fast, progress)
-
-
-def _datasets_in(path: Path) -> list[Path]:
-    """The dataset at `path`, or those up to three folders below it."""
-    if (path / _INFO_FILE).is_file():
-        return [path]
-    depths = (f"{'*/' * depth}{_INFO_FILE}" for depth in (1, 2, 3))
-    return sorted({info.parent.parent for pattern in depths for info in path.glob(pattern)})
+    problems = [str(one.problem) for one in folders if one.problem is not None]
+    roots = [one.path for one in folders if one.problem is None]
+    if not roots:
+        return Diagnosis(path, "datasets", 0, tuple(problems))
+    return _diagnose_datasets(path, _settings(roots, config), fast, progress, problems)
 
 
 def _settings(roots: list[Path], config: Path | None) -> SplitsConfig:
@@ -148,9 +146,11 @@ def _settings(roots: list[Path], config: Path | None) -> SplitsConfig:
     return said.model_copy(update={"datasets": datasets})
 
 
-def _diagnose_datasets(path: Path, config: SplitsConfig, fast: bool, progress: Progress) -> Diagnosis:
+def _diagnose_datasets(
+    path: Path, config: SplitsConfig, fast: bool, progress: Progress, problems: list[str]
+) -> Diagnosis:
+    """`problems` are those known already; what is found comes after them."""
     datasets: dict[str, DatasetIndex] = {}
-    problems = []
     names = dataset_names(config.datasets)
     for number, (name, source) in enumerate(zip(names, config.datasets, strict=True)):
         progress("indexing datasets", number, len(names), name)

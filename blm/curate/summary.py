@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blm.curate.shards import read_shard_table
-from blm.schemas.manifest import Counts, read_manifest
+from blm.schemas.manifest import Counts, SkippedInput, read_manifest
 
 
 @dataclass(frozen=True)
 class BuildSummary:
-    """What a build made. `reused` counts shards found complete (all of them, where the build was there already)."""
+    """What a build made. `reused` counts shards found complete (all of them, where the build was there already);
+    `skipped` names inputs that are not in it because they are broken."""
 
     output: Path
     counts: Counts
@@ -22,6 +23,7 @@ class BuildSummary:
     reused: int
     bytes: int
     seconds: float
+    skipped: tuple[SkippedInput, ...] = ()
 
 
 def summarise(output: Path, kind: str, started: float, reused: int | None) -> BuildSummary:
@@ -36,4 +38,5 @@ def summarise(output: Path, kind: str, started: float, reused: int | None) -> Bu
         reused=len(rows) if reused is None else reused,
         bytes=sum(row.bytes for row in rows),
         seconds=time.monotonic() - started,
+        skipped=manifest.skipped,
     )

@@ -46,6 +46,19 @@ class InputFingerprint(FrozenModel):
     sha256: str
 
 
+class SkippedInput(FrozenModel):
+    """An input that could not be used at all, and that the build was told to do without.
+
+    `episodes` is how many it announces; None where that is unknown. They are in none of the build's counts.
+    """
+
+    name: str
+    path: str
+    episodes: int | None
+    problem: str
+    remedy: str
+
+
 class AxisStatistics(FrozenModel):
     """Per-axis statistics of one quantity of one embodiment, over the training split, axis units."""
 
@@ -86,7 +99,8 @@ class Manifest(FrozenModel):
 
     `splits` counts samples per split; `breakdown` counts them per embodiment/task (Stage II) or source/task family
     (Stage I). `statistics` and `mixture` are filled for Stage II only; without a mixture every window is drawn once
-    per epoch.
+    per epoch. `skipped` names inputs that are not in the build though they were given; it stands in the file only where
+    there are any.
     """
 
     manifest_version: int = MANIFEST_VERSION
@@ -94,6 +108,7 @@ class Manifest(FrozenModel):
     software: str
     config: dict[str, Any]
     inputs: tuple[InputFingerprint, ...]
+    skipped: tuple[SkippedInput, ...] = ()
     counts: Counts
     splits: dict[str, int]
     breakdown: dict[str, int]
@@ -104,9 +119,8 @@ class Manifest(FrozenModel):
     def write(self, folder: Path) -> Path:
         """Write `manifest.json` into `folder` beside, flushed, and renamed into place."""
         path = folder / MANIFEST_FILE
-        write_atomically(
-            path, json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True).encode() + b"\n"
-        )
+        content = self.model_dump(mode="json", exclude=None if self.skipped else {"skipped"})
+        write_atomically(path, json.dumps(content, indent=1, sort_keys=True).encode() + b"\n")
         return path
 
 

@@ -21,12 +21,13 @@ from pydantic import ValidationError
 
 from blm import __version__
 from blm.curate.engine import Engine, open_engine
+from blm.curate.episodes.broken_datasets import with_skipped
 from blm.curate.episodes.checks import Checked, check_episodes, with_unpacked
 from blm.curate.episodes.config import SplitsConfig
 from blm.curate.episodes.index import DatasetIndex
-from blm.curate.episodes.inputs import index_all, named_sources
+from blm.curate.episodes.inputs import Inputs, index_all, named_sources
 from blm.curate.episodes.lineage import LINEAGE_FILE, lineage_table, picture_notes
-from blm.curate.episodes.locate import locate_datasets
+from blm.curate.episodes.locate import Located, locate_datasets
 from blm.curate.episodes.mixture import group_label, mixture_of
 from blm.curate.episodes.packing import Packed, pack_all, plan_shards
 from blm.curate.episodes.report import REPORT_FILE, write_splits_report
@@ -62,26 +63,28 @@ def build_splits(config: SplitsConfig, progress: Progress | None = None) -> Buil
     there up to date: with the same settings and more datasets, or changed ones, no more is written than has changed.
 
     Raises:
-        DatasetError: an input is unusable as a whole, inputs do not fit together, or no episode is left.
+        DatasetError: an input is unusable as a whole and not to be skipped, inputs do not fit together, or no episode
+            is left.
         ConfigError: inputs repeat.
         OutputExistsError: the output folder holds something else and `overwrite` is not set.
         EngineError: the Ray cluster does not answer or gave up.
     """
     progress = progress or silent
-    config = locate_datasets(config, progress)
+    located = locate_datasets(config, progress)
     with open_engine(config.engine, config.ray_address) as engine:
-        return _build(config, engine, progress)
+        return _build(located, engine, progress)
 
 
-def _build(config: SplitsConfig, engine: Engine, progress: Progress) -> BuildSummary:
+def _build(located: Located, engine: Engine, progress: Progress) -> BuildSummary:
     started = time.monotonic()
-    datasets = index_all(config, engine, progress)
-    fingerprint = _fingerprint(config, datasets)
+    config, inputs = located.config, index_all(located, engine, progress)
+    datasets = inputs.datasets
+    fingerprint = _fingerprint(config, inputs)
     folder = OutputFolder(config.output, KIND, fingerprint)
     if folder.is_complete((INDEX_FILE, DROPPED_FILE, FINDINGS_FILE, LINEAGE_FILE, CARD_FILE, REPORT_FILE)):
         return summarise(config.output, KIND, started, reused=None)
     kept, checked = _checked(datasets, config)
-    folder.prepare(config.overwrite, lambda manifest: _objection(manifest, config))
+    folder.prepare(config.overwrite, lambda manifest: _objection(manifest, config, datasets))
 
     planned = plan_shards(kept, datasets, config)
     packed = pack_all(planned, kept, config, folder, engine, progress)
@@ -91,10 +94,10 @@ def _build(config: SplitsConfig, engine: Engine, progress: Progress) -> BuildSum
     segments = [segment for segment in segments if segment.key not in packed.unreadable]
     if not segments:
         raise _nothing_left(len(checked.dropped), checked.dropped)
-    manifest = _manifest(config, datasets, segments, checked.dropped, packed, fingerprint)
+    manifest = _manifest(config, inputs, segments, checked.dropped, packed, fingerprint)
 
     rows = [shard.row for shard in packed.shards]
-    write_parquet(folder.staging / DROPPED_FILE, checked.dropped)
+    write_parquet(folder.staging / DROPPED_FILE, with_skipped(checked.dropped, inputs.skipped))
     write_parquet(folder.staging / FINDINGS_FILE, checked.findings)
     write_shard_tables(folder.staging, packed.shards)
     write_splits_card(folder.staging / CARD_FILE, manifest, rows, config.licence)
@@ -107,7 +110,7 @@ def _build(config: SplitsConfig, engine: Engine, progress: Progress) -> BuildSum
     return summarise(config.output, KIND, started, packed.reused)
 
 
-def _objection(manifest: Manifest, config: SplitsConfig) -> str | None:
+def _objection(manifest: Manifest, config: SplitsConfig, datasets: Mapping[str, DatasetIndex]) -> str | None:
     """Why the build with this manifest is not to be replaced by the one that `config` describes, unless told."""
     try:
         before = SplitsConfig.model_validate(manifest.config | {"output": config.output}).build_settings()
@@ -116,12 +119,12 @@ def _objection(manifest: Manifest, config: SplitsConfig) -> str | None:
     now = config.build_settings()
     if differing := sorted(key for key in now if key not in _MAY_CHANGE and now[key] != before[key]):
         return f"a build with another {', '.join(differing)}"
-    if absent := sorted({one.name for one in manifest.inputs} - set(named_sources(config))):
+    if absent := sorted({one.name for one in manifest.inputs} - set(datasets)):
         return f"a build that also has {', '.join(absent)}"
     return None
 
 
-def _fingerprint(config: SplitsConfig, datasets: Mapping[str, DatasetIndex]) -> str:
+def _fingerprint(config: SplitsConfig, given: Inputs) -> str:
     """Of everything the build's bytes depend on; not of where inputs and output lie, nor of the inputs' order."""
     settings = config.build_settings() | {"datasets": None}
     sources = named_sources(config)
@@ -133,9 +136,12 @@ def _fingerprint(config: SplitsConfig, datasets: Mapping[str, DatasetIndex]) -> 
             sources[dataset.name].task,
             sources[dataset.name].features.model_dump(mode="json"),
         )
-        for dataset in datasets.values()
+        for dataset in given.datasets.values()
     ]
-    content = json.dumps([KIND, __version__, settings, inputs], sort_keys=True)
+    skipped = [[[one.name, one.problem.replace(one.path, one.name)] for one in given.skipped]]
+    content = json.dumps(
+        [KIND, __version__, settings, inputs, *(skipped if given.skipped else ())], sort_keys=True
+    )
     return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -145,7 +151,7 @@ def _checked(datasets: Mapping[str, DatasetIndex], config: SplitsConfig) -> tupl
     checked = check_episodes(episodes, config.thresholds, config.trim_idle, config.checks)
     if not len(checked.kept):
         raise _nothing_left(len(episodes), checked.dropped)
-    return assign_splits(checked.kept, config), checked
+    return assign_splits(checked.kept, config, checked.relatives), checked
 
 
 def _nothing_left(episodes: int, dropped: pa.Table) -> DatasetError:
@@ -168,17 +174,19 @@ def _unpacked(segments: Sequence[Segment], notes: Mapping[str, str]) -> dict[tup
 
 def _manifest(
     config: SplitsConfig,
-    datasets: Mapping[str, DatasetIndex],
+    given: Inputs,
     segments: Sequence[Segment],
     dropped: pa.Table,
     packed: Packed,
     fingerprint: str,
 ) -> Manifest:
+    datasets = given.datasets
     inputs = tuple(
         InputFingerprint(
             name=name, kind="lerobot-v3", path=str(source.path), sha256=datasets[name].fingerprint
         )
         for name, source in named_sources(config).items()
+        if name in datasets
     )
     reasons = Counter(dropped["reason"].to_pylist())
     found = sum(len(one.episodes) for one in datasets.values())
@@ -191,6 +199,7 @@ def _manifest(
         software=__version__,
         config=settings,
         inputs=inputs,
+        skipped=given.skipped,
         counts=Counts(inputs=found, kept=written, dropped=dict(sorted(reasons.items()))),
         splits={split: splits[split] for split in split_names(config)},
         breakdown=dict(sorted(Counter(segment.label for segment in segments).items())),

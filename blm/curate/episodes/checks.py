@@ -6,7 +6,7 @@ counts that later rules use see only the episodes still in. All findings are kep
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,11 +65,14 @@ class Checked:
             same for all near-duplicates of an episode and else its own identity.
         dropped: why the others are not kept, as `DROPPED_SCHEMA`.
         findings: as `FINDINGS_SCHEMA`.
+        relatives: the episodes that are not kept but near-duplicates of kept ones, with `group`: they too have a say in
+            which split their group belongs to, which therefore does not change with what is dropped.
     """
 
     kept: pa.Table
     dropped: pa.Table
     findings: pa.Table
+    relatives: pa.Table
 
 
 def check_episodes(
@@ -99,8 +102,19 @@ def check_episodes(
         kept = episodes.take(trimmed["row"])
         for name in ("start", "stop", "kept_s"):
             kept = kept.append_column(name, trimmed[name])
-        kept = kept.append_column("group", pa.array(group, pa.string()).take(trimmed["row"]))
-        return Checked(kept, _dropped(connection), _findings(connection))
+        groups = pa.array(group, pa.string())
+        kept = kept.append_column("group", groups.take(trimmed["row"]))
+        relatives = episodes.append_column("group", groups).take(
+            _relatives(group, trimmed["row"].to_pylist())
+        )
+        return Checked(kept, _dropped(connection), _findings(connection), relatives)
+
+
+def _relatives(group: Sequence[str | None], kept: Sequence[int]) -> pa.Array:
+    """Rows that are not kept and share their group with one that is."""
+    of_kept, known = {group[row] for row in kept} - {None}, set(kept)
+    rows = [row for row, name in enumerate(group) if name in of_kept and row not in known]
+    return pa.array(rows, pa.int64())
 
 
 def with_unpacked(
@@ -128,6 +142,7 @@ def with_unpacked(
         kept=checked.kept.filter(pa.array([key not in gone for key in kept], pa.bool_())),
         dropped=pa.concat_tables([checked.dropped, dropped]).sort_by(by),
         findings=pa.concat_tables([checked.findings, added]).sort_by(by),
+        relatives=checked.relatives,
     )
 
 
@@ -205,24 +220,19 @@ def _apply(
 def _find_near_duplicates(
     connection: duckdb.DuckDBPyConnection, episodes: pa.Table, rule: Rule, step: int
 ) -> list[str | None]:
-    """The `group` of every episode; near-duplicates of an earlier one become findings."""
+    """The `group` of every episode, dropped or not; near-duplicates of an earlier one still in become findings."""
     group: list[str | None] = episodes["identity"].to_pylist()
     if rule.severity == "off" or "signature" not in episodes.column_names:
         return group
-    still_in = connection.sql(
-        f"""select row, embodiment,
+    moving = connection.sql(
+        f"""select row, embodiment, reason is null as still_in,
             (least(moves_to + greatest(1, round({MOTION_WINDOW_S!r} * rate_hz)), rows - 1) - moves_from) / rate_hz as s
-        from checked where reason is null and moves_from is not null order by row"""
+        from checked where unreadable is null and moves_from is not null order by row"""
     ).to_arrow_table()
-    names = still_in["embodiment"].to_pylist()
-    for name in sorted(set(names)):
-        rows = np.array(
-            [row for row, one in zip(still_in["row"].to_pylist(), names, strict=True) if one == name]
+    for name in sorted(set(moving["embodiment"].to_pylist())):
+        _add_near_duplicates(
+            connection, episodes, rule, step, moving.filter(pc.field("embodiment") == name), group
         )
-        seconds = np.array(
-            [s for s, one in zip(still_in["s"].to_pylist(), names, strict=True) if one == name]
-        )
-        _add_near_duplicates(connection, episodes, rule, step, rows, seconds, group)
     return group
 
 
@@ -231,11 +241,14 @@ def _add_near_duplicates(
     episodes: pa.Table,
     rule: Rule,
     step: int,
-    rows: np.ndarray,
-    seconds: np.ndarray,
+    moving: pa.Table,
     group: list[str | None],
 ) -> None:
-    found = find_near_duplicates(_paths(episodes["signature"].take(pa.array(rows))), seconds, rule.threshold)
+    rows, seconds, still_in = (
+        moving[name].to_numpy(zero_copy_only=False) for name in ("row", "s", "still_in")
+    )
+    paths = _paths(episodes["signature"].take(pa.array(rows)))
+    found = find_near_duplicates(paths, seconds, rule.threshold, still_in)
     members: dict[int, list[str]] = {}
     for row, root in zip(rows, found.group, strict=True):
         members.setdefault(int(root), []).append(group[row] or "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -16,7 +16,18 @@ from blm.curate.episodes.thresholds import CheckSetting, Thresholds
 from blm.curate.shards import DEFAULT_SHARD_BYTES
 from blm.schemas.yaml_model import FrozenModel, read_yaml, validate
 
-_WITHOUT_EFFECT = {"output", "workers", "memory", "engine", "ray_address", "follow_links", "overwrite"}
+BrokenDatasets = Literal["refuse", "skip"]
+
+_WITHOUT_EFFECT = {
+    "output",
+    "workers",
+    "memory",
+    "engine",
+    "ray_address",
+    "follow_links",
+    "broken_datasets",
+    "overwrite",
+}
 
 
 class FeatureNames(FrozenModel):
@@ -96,6 +107,10 @@ class SplitsConfig(FrozenModel):
     )
     follow_links: bool = Field(
         default=False, description="links in datasets may lead out of them; no effect on the result"
+    )
+    broken_datasets: BrokenDatasets = Field(
+        default="refuse",
+        description="when a dataset cannot be used: refuse the build, or skip the dataset and say so",
     )
     overwrite: bool = Field(default=False, description="replace another build in the output folder")
 

@@ -7,6 +7,7 @@ comes from the axis names or from the dataset itself, the task from the wording 
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -142,7 +143,7 @@ def dataset_names(sources: Sequence[DatasetSource]) -> list[str]:
     Raises:
         ConfigError: two sources are the same folder, or carry the same name.
     """
-    paths = [source.path.resolve() for source in sources]
+    paths = [os.path.realpath(source.path) for source in sources]
     if len(set(paths)) != len(paths):
         repeated = next(path for path in paths if paths.count(path) > 1)
         raise ConfigError(f"dataset {repeated} is listed twice.", "List each dataset once.")
@@ -164,7 +165,9 @@ def dataset_names(sources: Sequence[DatasetSource]) -> list[str]:
 
 
 def _name_of_depth(source: DatasetSource, depth: int) -> str:
-    parts = [part for part in source.path.resolve().parts if part != source.path.anchor]
+    """From the path as it is given: a link's own name says more than that of the folder it leads to."""
+    path = Path(os.path.abspath(source.path))
+    parts = [part for part in path.parts if part != path.anchor]
     return safe_key(source.name or "-".join(parts[-depth:]))
 
 

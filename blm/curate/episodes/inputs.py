@@ -10,9 +10,12 @@ from typing import Any
 import pyarrow as pa
 
 from blm.curate.engine import Engine
+from blm.curate.episodes.broken_datasets import refused_or_skipped
 from blm.curate.episodes.config import DatasetSource, SplitsConfig
 from blm.curate.episodes.index import DatasetIndex, dataset_names, index_dataset
+from blm.curate.episodes.locate import Located
 from blm.schemas.errors import DatasetError
+from blm.schemas.manifest import SkippedInput
 from blm.schemas.progress import Progress
 
 
@@ -22,49 +25,67 @@ def named_sources(config: SplitsConfig) -> dict[str, DatasetSource]:
     return dict(sorted(named, key=lambda pair: pair[0]))
 
 
-def index_all(config: SplitsConfig, engine: Engine, progress: Progress) -> dict[str, DatasetIndex]:
-    """Index every input, by name, in the order of the names.
+@dataclass(frozen=True)
+class Inputs:
+    """What goes into a build, by name, in the order of the names; and what was given but cannot be used."""
+
+    datasets: dict[str, DatasetIndex]
+    skipped: tuple[SkippedInput, ...] = ()
+
+
+def index_all(located: Located, engine: Engine, progress: Progress) -> Inputs:
+    """Index every input.
 
     Raises:
-        DatasetError: an input is unusable as a whole, or inputs do not fit together.
+        DatasetError: an input is unusable as a whole and `broken_datasets` does not say to skip it, or inputs do not
+            fit together.
     """
-    sources = named_sources(config)
+    config, sources = located.config, named_sources(located.config)
+    errors = {name: located.broken[one.path] for name, one in sources.items() if one.path in located.broken}
     tables = [
         pa.table({"name": [name], "source": [_absolute(source).model_dump_json()]})
         for name, source in sources.items()
+        if name not in errors
     ]
     found: dict[str, DatasetIndex] = {}
     for result in engine.map(_IndexDatasets(config), tables):
-        for content in result["index"].to_pylist():
-            index: DatasetIndex = pickle.loads(content)  # from our own process, or one that we started
-            found[index.name] = index
-            progress("indexing datasets", len(found), len(sources), index.name)
-    datasets = {name: found[name] for name in sources}
+        for row in result.to_pylist():
+            outcome = pickle.loads(row["outcome"])  # from our own process, or one that we started
+            (errors if isinstance(outcome, DatasetError) else found)[row["name"]] = outcome
+            progress("indexing datasets", len(found) + len(errors), len(sources), row["name"])
+    paths = {name: source.path for name, source in sources.items()}
+    skipped = refused_or_skipped(errors, paths, config.broken_datasets)
+    datasets = {name: found[name] for name in sources if name in found}
     _check_consistent(list(datasets.values()), config)
-    return datasets
+    return Inputs(datasets, skipped)
 
 
 @dataclass(frozen=True)
 class _IndexDatasets:
-    """From rows {name, source} to rows {index}."""
+    """From rows {name, source} to rows {name, outcome}: a pickled index, or the error that stands in its way."""
 
     config: SplitsConfig
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        regions = any(axis.region for axis in self.config.held_out)
-        indices = [
-            index_dataset(
+        outcomes = [pickle.dumps(self._indexed(row)) for row in rows.to_pylist()]
+        return pa.table({"name": rows["name"], "outcome": pa.array(outcomes, pa.large_binary())})
+
+    def _indexed(self, row: dict[str, Any]) -> DatasetIndex | DatasetError:
+        try:
+            dataset = index_dataset(
                 DatasetSource.model_validate_json(row["source"]),
                 row["name"],
                 self.config.thresholds.idle_speed,
                 self.config.cameras,
-                with_object_starts=regions,
+                with_object_starts=any(axis.region for axis in self.config.held_out),
                 resources=self.config.resources,
                 follow_links=self.config.follow_links,
             )
-            for row in rows.to_pylist()
-        ]
-        return pa.table({"index": pa.array(map(pickle.dumps, indices), pa.large_binary())})
+        except DatasetError as error:
+            return error
+        if not dataset.cameras:
+            return DatasetError(f"{dataset.path} has no camera.", "Stage II needs images.")
+        return dataset
 
 
 def _absolute(source: DatasetSource) -> DatasetSource:
@@ -76,8 +97,6 @@ def _check_consistent(datasets: Sequence[DatasetIndex], config: SplitsConfig) ->
     """Datasets of one embodiment share cameras, rate and image size; all cameras of a sample have one size."""
     first_of: dict[str, DatasetIndex] = {}
     for dataset in datasets:
-        if not dataset.cameras:
-            raise DatasetError(f"{dataset.path} has no camera.", "Stage II needs images.")
         if config.image_size is None and len({(c.width, c.height) for c in dataset.cameras}) > 1:
             raise DatasetError(
                 f"{dataset.path}: its cameras differ in image size.", "Set `image_size`, or choose `cameras`."

@@ -10,11 +10,13 @@ from typing import Any
 import yaml
 
 from blm.curate.episodes.boundaries import check_places
-from blm.curate.episodes.config import SplitsConfig
+from blm.curate.episodes.broken_datasets import refused_or_skipped
+from blm.curate.episodes.config import DatasetSource, SplitsConfig
 from blm.curate.episodes.features import Features, Inferred, infer_features
 from blm.curate.episodes.inputs import named_sources
-from blm.curate.episodes.lerobot_files import read_episode_metadata, read_info
+from blm.curate.episodes.lerobot_files import check_announced, read_episode_metadata, read_info
 from blm.curate.episodes.locate import locate_datasets
+from blm.schemas.errors import DatasetError
 from blm.schemas.progress import Progress, silent
 
 
@@ -22,7 +24,8 @@ from blm.schemas.progress import Progress, silent
 class Inspection:
     """One dataset: what is in it, what was inferred, and the lines of `splits.yaml` that say the same.
 
-    `tasks` maps each wording to its number of episodes.
+    `tasks` maps each wording to its number of episodes. Where a dataset is broken and to be skipped, `problem` says
+    why, and the rest is empty.
     """
 
     name: str
@@ -30,8 +33,9 @@ class Inspection:
     episodes: int
     frames: int
     tasks: dict[str, int]
-    found: tuple[Inferred, ...]
-    override: str
+    found: tuple[Inferred, ...] = ()
+    override: str = ""
+    problem: str = ""
 
 
 def inspect_datasets(config: SplitsConfig, progress: Progress | None = None) -> list[Inspection]:
@@ -39,27 +43,42 @@ def inspect_datasets(config: SplitsConfig, progress: Progress | None = None) -> 
 
     Raises:
         ConfigError: inputs repeat, or are not there.
-        DatasetError: an input is unusable, or what is what cannot be told; lists what there is.
+        DatasetError: an input is unusable, or what is what cannot be told, and it is not to be skipped; lists what
+            there is.
     """
-    config = locate_datasets(config, progress or silent)
-    found = []
-    for name, source in named_sources(config).items():
-        check_places(source.path, config.follow_links)
-        info, meta = read_info(source.path), read_episode_metadata(source.path)
-        features = infer_features(source, info, meta, config.cameras, config.resources)
-        wordings = Counter(wording for tasks in meta["tasks"].to_pylist() for wording in tasks or [""])
-        found.append(
-            Inspection(
-                name=name,
-                path=source.path,
-                episodes=len(meta),
-                frames=sum(length or 0 for length in meta["length"].to_pylist()),
-                tasks=dict(wordings.most_common()),
-                found=features.found,
-                override=_as_yaml(source.path, features),
-            )
-        )
-    return found
+    located = locate_datasets(config, progress or silent)
+    config, sources = located.config, named_sources(located.config)
+    found: list[Inspection] = []
+    errors: dict[str, DatasetError] = {}
+    for name, source in sources.items():
+        try:
+            if source.path in located.broken:
+                raise located.broken[source.path]
+            found.append(_inspected(name, source, config))
+        except DatasetError as error:
+            errors[name] = error
+    paths = {name: source.path for name, source in sources.items()}
+    for one in refused_or_skipped(errors, paths, config.broken_datasets):
+        problem = f"{one.problem} {one.remedy}"
+        found.append(Inspection(one.name, paths[one.name], one.episodes or 0, 0, {}, problem=problem))
+    return sorted(found, key=lambda one: one.name)
+
+
+def _inspected(name: str, source: DatasetSource, config: SplitsConfig) -> Inspection:
+    check_places(source.path, config.follow_links)
+    info, meta = read_info(source.path), read_episode_metadata(source.path)
+    check_announced(source.path, info, meta)
+    features = infer_features(source, info, meta, config.cameras, config.resources)
+    wordings = Counter(wording for tasks in meta["tasks"].to_pylist() for wording in tasks or [""])
+    return Inspection(
+        name=name,
+        path=source.path,
+        episodes=len(meta),
+        frames=sum(length or 0 for length in meta["length"].to_pylist()),
+        tasks=dict(wordings.most_common()),
+        found=features.found,
+        override=_as_yaml(source.path, features),
+    )
 
 
 def _as_yaml(path: Path, features: Features) -> str:

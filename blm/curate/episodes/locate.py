@@ -10,48 +10,73 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from blm.curate.episodes.boundaries import check_places, read_json
 from blm.curate.episodes.config import DatasetSource, SplitsConfig
 from blm.curate.episodes.convert import CONVERTED_VERSION, convert_dataset
-from blm.curate.episodes.lerobot_files import check_features
+from blm.curate.episodes.dataset_folders import DatasetFolder, dataset_folders, is_dataset
+from blm.curate.episodes.lerobot_files import INFO_FILE, check_features
 from blm.curate.shards import file_sha256
 from blm.schemas.errors import ConfigError, DatasetError
 from blm.schemas.progress import Progress
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HUB_REVISIONS = ("v3.0", CONVERTED_VERSION)
-_INFO = Path("meta/info.json")
 
 
-def locate_datasets(config: SplitsConfig, progress: Progress) -> SplitsConfig:
-    """The configuration with every dataset a local LeRobot v3 folder.
+@dataclass(frozen=True)
+class Located:
+    """What a build is given, folder by folder.
+
+    Attributes:
+        config: every dataset a local folder; of LeRobot's version 3 unless it is broken.
+        broken: why a dataset cannot be used, as far as that is known without reading it, by its path in `config`.
+    """
+
+    config: SplitsConfig
+    broken: Mapping[Path, DatasetError]
+
+
+def locate_datasets(config: SplitsConfig, progress: Progress) -> Located:
+    """Find, fetch and convert the datasets of a build.
 
     Raises:
-        ConfigError: a folder holds no dataset, or is neither there nor a Hub id.
-        DatasetError: a dataset cannot be fetched or converted.
+        ConfigError: a folder holds no dataset.
+        DatasetError: what is given is neither there nor on the Hub.
     """
     cache = config.output.with_name(f".{config.output.name}.inputs")
     found: list[DatasetSource] = []
+    broken: dict[Path, DatasetError] = {}
     for number, source in enumerate(config.datasets):
         progress("finding datasets", number, len(config.datasets), str(source.path))
-        for one in _local(source, cache, config.output):
-            found.append(_as_v3(one, cache, config.follow_links))
+        for one, problem in _local(source, cache, config):
+            try:
+                if problem is not None:
+                    raise problem
+                found.append(_as_v3(one, cache, config.follow_links))
+            except DatasetError as error:
+                found.append(one)
+                broken[one.path] = error
     progress("finding datasets", len(config.datasets), len(config.datasets))
-    return config.model_copy(update={"datasets": tuple(found)})
+    return Located(config.model_copy(update={"datasets": tuple(found)}), broken)
 
 
-def _local(source: DatasetSource, cache: Path, output: Path) -> Iterator[DatasetSource]:
-    if (source.path / _INFO).is_file() or (source.path / "meta").is_dir():
-        yield source
+def _local(
+    source: DatasetSource, cache: Path, config: SplitsConfig
+) -> Iterator[tuple[DatasetSource, DatasetError | None]]:
+    """Every dataset that is meant, with what is known to be wrong with it."""
+    if is_dataset(source.path) or (source.path / "meta").is_dir():
+        yield source, None
     elif source.path.is_dir():
-        yield from _below(source, output)
+        for folder in _below(source, config):
+            yield source.model_copy(update={"path": folder.path}), folder.problem
     elif _HUB_ID.fullmatch(source.path.as_posix()):
         name = source.path.as_posix()
         path = _fetched(name, cache / "hub" / name.replace("/", "--"))
-        yield source.model_copy(update={"path": path, "name": source.name or name.replace("/", "-")})
+        yield source.model_copy(update={"path": path, "name": source.name or name.replace("/", "-")}), None
     else:
         raise DatasetError(
             f"{source.path} does not exist.",
@@ -59,37 +84,28 @@ def _local(source: DatasetSource, cache: Path, output: Path) -> Iterator[Dataset
         )
 
 
-def _below(source: DatasetSource, output: Path) -> Iterator[DatasetSource]:
-    """Every dataset under a folder, in the order of their paths; not in hidden folders, nor in a build's."""
-    roots = []
-    for folder, below, _ in os.walk(source.path):
-        if (Path(folder) / _INFO).is_file():
-            roots.append(Path(folder))
-            below.clear()
-        below[:] = [
-            name
-            for name in below
-            if not name.startswith(".") and (Path(folder) / name).resolve() != output.resolve()
-        ]
-    if not roots:
+def _below(source: DatasetSource, config: SplitsConfig) -> tuple[DatasetFolder, ...]:
+    """Every dataset under a folder, in the order of their paths."""
+    folders = dataset_folders(source.path, config.output, config.follow_links)
+    if not folders:
         raise ConfigError(
             f"{source.path} holds no LeRobot dataset.",
-            f"A dataset has a file {_INFO}; give its folder or one above it.",
+            f"A dataset has a file {INFO_FILE}; give its folder or one above it.",
         )
-    if source.name is not None and len(roots) > 1:
+    if source.name is not None and len(folders) > 1:
         raise ConfigError(
-            f"{source.path} holds {len(roots)} datasets, which cannot all be called '{source.name}'.",
+            f"{source.path} holds {len(folders)} datasets, which cannot all be called '{source.name}'.",
             "Leave the name out, or list them one by one.",
         )
-    yield from (source.model_copy(update={"path": root}) for root in sorted(roots))
+    return folders
 
 
 def _as_v3(source: DatasetSource, cache: Path, follow_links: bool) -> DatasetSource:
     if _version(source.path) != CONVERTED_VERSION:
         return source
     check_places(source.path, follow_links)
-    check_features(source.path / _INFO, read_json(source.path / _INFO).get("features"))
-    name = source.name or source.path.resolve().name
+    check_features(source.path / INFO_FILE, read_json(source.path / INFO_FILE).get("features"))
+    name = source.name or Path(os.path.abspath(source.path)).name
     target = cache / CONVERTED_VERSION / f"{name}-{_digest(source.path)[:16]}"
     if not target.is_dir():
         staged = target.with_name(target.name + ".unfinished")
@@ -102,7 +118,7 @@ def _as_v3(source: DatasetSource, cache: Path, follow_links: bool) -> DatasetSou
 def _version(root: Path) -> str | None:
     """Of the dataset's format; None where that cannot be read, which is found out again when it is indexed."""
     try:
-        return str(read_json(root / _INFO)["codebase_version"])
+        return str(read_json(root / INFO_FILE)["codebase_version"])
     except (DatasetError, KeyError):
         return None
 
@@ -128,7 +144,11 @@ def _fetched(repository: str, folder: Path) -> Path:
         except RevisionNotFoundError:
             continue
         except Exception as error:  # whatever the network stack raises: it has no common base
-            if (folder / _INFO).is_file() and (folder / "data").is_dir() and (folder / ".complete").is_file():
+            if (
+                (folder / INFO_FILE).is_file()
+                and (folder / "data").is_dir()
+                and (folder / ".complete").is_file()
+            ):
                 return folder
             raise DatasetError(
                 f"dataset '{repository}' is not a folder here and cannot be fetched from the Hub "

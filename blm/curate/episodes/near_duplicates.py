@@ -49,13 +49,16 @@ class NearDuplicates:
     distance: np.ndarray
 
 
-def find_near_duplicates(paths: np.ndarray, duration_s: np.ndarray, threshold: float) -> NearDuplicates:
+def find_near_duplicates(
+    paths: np.ndarray, duration_s: np.ndarray, threshold: float, told: np.ndarray | None = None
+) -> NearDuplicates:
     """Cluster episodes of one embodiment whose paths lie within `threshold` of each other.
 
     Args:
         paths: (n, P, A) float32, states spread evenly over the motion, as fractions of each axis' range.
         duration_s: (n,) of the motion, seconds.
         threshold: root mean square over time and axes, in axis ranges; below it two paths are one.
+        told: (n,) bool, which episodes may have, or be, a partner; default: all. Groups hold the others too.
     """
     count = len(paths)
     found = NearDuplicates(np.arange(count), np.full(count, -1), np.full(count, np.nan))
@@ -63,16 +66,21 @@ def find_near_duplicates(paths: np.ndarray, duration_s: np.ndarray, threshold: f
         distance = _distances(paths, duration_s, first, second, shift_s, threshold)
         for one, other, apart in zip(first, second, distance, strict=True):
             if apart < threshold:
-                _join(found, int(one), int(other), float(apart))
+                _join(found, int(one), int(other))
+                if told is None or (told[one] and told[other]):
+                    _pair(found, int(one), int(other), float(apart))
     for one in range(count):
         found.group[one] = _root(found.group, one)
     return found
 
 
-def _join(found: NearDuplicates, one: int, other: int, apart: float) -> None:
+def _join(found: NearDuplicates, one: int, other: int) -> None:
     """Clusters keep their first member as root, so that the result does not depend on the order of pairs."""
     low, high = sorted((_root(found.group, one), _root(found.group, other)))
     found.group[high] = low
+
+
+def _pair(found: NearDuplicates, one: int, other: int, apart: float) -> None:
     early, late = sorted((one, other))
     if not apart >= found.distance[late]:
         found.distance[late], found.partner[late] = apart, early

@@ -2,10 +2,16 @@
 
 An episode's own split comes from a hash of its recorded states and actions (before trimming) and the seed, or from
 the first held-out axis that it falls under. It does not depend on the dataset's name, place or order, on other
-episodes, or on thresholds: adding data later, or curating more strictly, never carries it into another split.
+episodes, or on thresholds.
 
 Near-duplicates share a `group` and stay together, in the most held-out of their own splits. An episode that joins a
-group can therefore only pull the others away from training, never into it.
+group can therefore only pull the others away from training, never into it. Members that are dropped count too, so
+that neither a stricter check nor a median that new data move gives their relatives back to training.
+
+What does: taking episodes out of the inputs; a smaller `near_duplicate` threshold, or `off`, which dissolves groups,
+so that those whom only the group held back return to their own split, which may be training (an update of a build
+refuses changed thresholds unless told to overwrite); and, rarely, a pair that is looked for by its excursion alone and
+is not found any more once other recordings move the place where paths usually begin (see `near_duplicates.py`).
 
 Exact stratification would rank the episodes of a robot and task against each other, and a new episode would then
 move old ones. Here every robot × task group has the configured shares in expectation instead: with n episodes, a
@@ -16,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
@@ -54,12 +61,13 @@ def split_of(identity: str, seed: int, fractions: Fractions) -> str:
     return "val" if place < fractions.train + fractions.val else "test"
 
 
-def assign_splits(kept: pa.Table, config: SplitsConfig) -> pa.Table:
+def assign_splits(kept: pa.Table, config: SplitsConfig, relatives: pa.Table | None = None) -> pa.Table:
     """The table with a column `split`, checked by `check_splits`.
 
     Args:
         kept: a row per episode, with `dataset`, `episode`, `embodiment`, `task`, `instruction`, `identity`; optionally
             `group` (the same value for near-duplicates; null: no others) and `object_starts` (for held-out regions).
+        relatives: dropped episodes of the same groups, with the same columns.
 
     Raises:
         ConfigError: a held-out axis matches nothing.
@@ -68,14 +76,14 @@ def assign_splits(kept: pa.Table, config: SplitsConfig) -> pa.Table:
     rows = _considered(kept)
     held_out = held_out_by(rows, config.held_out)
     order = _least_to_most_held_out(config)
-    own = [
-        splits[0] if splits else split_of(row["identity"], config.seed, config.fractions)
-        for row, splits in zip(rows, held_out, strict=True)
-    ]
+    judged = [*zip(rows, held_out, strict=True)]
+    if relatives is not None:
+        judged += [(row, _held_out(row, config)) for row in _considered(relatives)]
     of_group: dict[Any, str] = {}
-    for row, split in zip(rows, own, strict=True):
+    for row, splits in judged:
+        own = splits[0] if splits else split_of(row["identity"], config.seed, config.fractions)
         group = _group(row)
-        of_group[group] = max(of_group.get(group, split), split, key=order.index)
+        of_group[group] = max(of_group.get(group, own), own, key=order.index)
     splits = [of_group[_group(row)] for row in rows]
     assigned = kept.append_column("split", pa.array(splits, pa.string()))
     check_splits(assigned, config)
@@ -110,6 +118,16 @@ def check_splits(assigned: pa.Table, config: SplitsConfig) -> None:
 
 def _leak(what: str) -> DatasetError:
     return DatasetError(f"the splits leak: {what}.", "This is a fault of blm: please report it.")
+
+
+def _held_out(row: dict[str, Any], config: SplitsConfig) -> tuple[str, ...]:
+    """Of a dropped episode: an axis that it does not say enough about does not hold it out."""
+    found = []
+    for axis in config.held_out:
+        with suppress(DatasetError):
+            if axis.holds(row):
+                found.append(axis.split)
+    return tuple(found)
 
 
 def _least_to_most_held_out(config: SplitsConfig) -> Sequence[str]:

@@ -12,7 +12,11 @@ from blm.schemas.manifest import EmbodimentStatistics, Manifest, write_atomicall
 from blm.schemas.shard import ShardRow
 
 _TEMPLATE = Path(__file__).parent / "templates" / "splits.md.j2"
-_FILTERS = {"megabytes": lambda size: f"{size / 1e6:,.1f}", "short": lambda number: f"{number:.4g}"}
+_FILTERS = {
+    "megabytes": lambda size: f"{size / 1e6:,.1f}",
+    "short": lambda number: f"{number:.4g}",
+    "in_a_cell": lambda text: " ".join(text.split()).replace("|", "\\|"),
+}
 
 
 def write_splits_card(path: Path, manifest: Manifest, shards: Sequence[ShardRow], licence: str) -> None:

@@ -67,7 +67,10 @@ def splits_page(
         Figure(f"{frames:,}", "frames"),
         Figure(f"{hours:.2f} h", "of robot data"),
     ]
+    if manifest.skipped:
+        figures.insert(1, Figure(f"{len(manifest.skipped):,}", "broken datasets left out"))
     sections = [
+        _skipped(manifest),
         _splits(manifest, lineage),
         _mixture(manifest, lineage),
         _dropped(manifest, examples),
@@ -77,6 +80,20 @@ def splits_page(
     ]
     lead = f"Curated by blm {manifest.software} from {len(manifest.inputs)} dataset(s) for training policies."
     return render_page("Robot demonstrations", lead, figures, [section for section in sections if section])
+
+
+def _skipped(manifest: Manifest) -> Section | None:
+    if not manifest.skipped:
+        return None
+    rows = [
+        [one.name, "unknown" if one.episodes is None else f"{one.episodes:,}", f"{one.problem} {one.remedy}"]
+        for one in manifest.skipped
+    ]
+    return Section(
+        "Datasets left out",
+        "They were given, and could not be used. None of their episodes is in the counts of this page.",
+        Table(("dataset", "episodes announced", "why, and what to do"), rows, frozenset({1})),
+    )
 
 
 def _splits(manifest: Manifest, lineage: pa.Table) -> Section:

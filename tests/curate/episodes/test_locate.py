@@ -21,8 +21,10 @@ def config(output: Path, *datasets, **changes) -> SplitsConfig:
 
 
 def located(output: Path, *datasets) -> list[tuple[str | None, str]]:
-    found = locate_datasets(config(output, *datasets), silent).datasets
-    return [(one.name, str(one.path)) for one in found]
+    found = locate_datasets(config(output, *datasets), silent)
+    for error in found.broken.values():
+        raise error
+    return [(one.name, str(one.path)) for one in found.config.datasets]
 
 
 def everything(root: Path) -> dict[str, str]:
