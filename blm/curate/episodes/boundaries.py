@@ -168,7 +168,8 @@ def table_problem(path: Path, most_rows: int, values: Mapping[str, int]) -> str 
     """
     try:
         footer = pq.read_metadata(path)
-    except (OSError, pa.ArrowException) as error:
+        names = _column_paths(footer)
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         return f"{path} is not readable: {printable(str(error), 200)}"
     if footer.num_rows > most_rows:
         return f"{path} claims {footer.num_rows} rows; its episodes announce {most_rows} at most"
@@ -176,13 +177,19 @@ def table_problem(path: Path, most_rows: int, values: Mapping[str, int]) -> str 
         group = footer.row_group(number)
         for place in range(group.num_columns):
             column = group.column(place)
-            name = _wanted_column(column.path_in_schema, values)
+            name = _wanted_column(names[number][place], values)
             if name is None:
                 continue
             most = 16 * group.num_rows * values[name] + 1000
             if column.num_values > most or column.total_uncompressed_size > 8 * most + 1024**2:
                 return f"{path}: column '{name}' claims {column.num_values} values in {group.num_rows} rows"
     return None
+
+
+def _column_paths(footer: pq.FileMetaData) -> list[list[str]]:
+    """Per row group and column; reading them raises where a name is no text."""
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    return [[group.column(place).path_in_schema for place in range(group.num_columns)] for group in groups]
 
 
 def _wanted_column(path: str, values: Mapping[str, int]) -> str | None:

@@ -102,6 +102,8 @@ def _streamed(
     rest: Frames | None = None
     with resources.connect() as connection:
         relation = connection.sql(query, params={"files": parquet_list(files)})
+        if relation.columns != column_names(columns):  # DuckDB takes 'ACTION' for 'action'
+            raise FramesError(f"columns are named {', '.join(relation.columns)}, not {names}")
         for table in _tables(relation.to_arrow_reader(rows_at_once), rows_at_once):
             frames = frames_of_table(table, columns)
             last = int(table["episode_index"][len(table) - 1].as_py())
