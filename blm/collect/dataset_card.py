@@ -20,7 +20,13 @@ from blm.collect import dataset_files as files
 from blm.collect.attempts_table import Attempt, cause, read_attempts
 from blm.pages.markdown import render_markdown
 from blm.pages.proportion import wilson_interval
-from blm.schemas.episode import ATTEMPTS_FILE, EPISODE_METADATA_PREFIX, IMAGE_PREFIX, RECORDING_FILE
+from blm.schemas.episode import (
+    ATTEMPTS_FILE,
+    EPISODE_METADATA_PREFIX,
+    IMAGE_PREFIX,
+    INTERVENTION,
+    RECORDING_FILE,
+)
 from blm.schemas.manifest import write_atomically
 from blm.schemas.printable import plain_text
 
@@ -37,6 +43,7 @@ _COLUMNS = (
     "jitter_ms",
     "software",
 )
+_INTERVENTION_SHARE = f"stats/{INTERVENTION}/mean"
 _MOST_WORDINGS = 12
 _SIZES = (
     (1_000, "n<1K"),
@@ -67,7 +74,7 @@ def dataset_card(root: Path, licence: str = "") -> str:
     """The text of the card, from the metadata in `root`."""
     info = _json(root / files.INFO_FILE)
     recording = _json(root / RECORDING_FILE)
-    episodes = _episodes(root)
+    episodes = _episodes(root, INTERVENTION in info["features"])
     attempts = read_attempts(root / ATTEMPTS_FILE) if (root / ATTEMPTS_FILE).is_file() else []
     embodiment = recording["embodiment"]
     tasks = sorted({row["task"] for row in episodes} | {attempt.task for attempt in attempts})
@@ -94,6 +101,7 @@ def dataset_card(root: Path, licence: str = "") -> str:
         causes=_ordered(Counter(cause(attempt) for attempt in attempts if not attempt.success)),
         wordings=_ordered(Counter(row["instruction"] for row in episodes)),
         most_wordings=_MOST_WORDINGS,
+        taken_over=_taken_over(episodes),
         timing=_timing(episodes),
         features=[_feature_row(key, feature) for key, feature in info["features"].items()],
     )
@@ -103,9 +111,10 @@ def _json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _episodes(root: Path) -> list[dict[str, Any]]:
+def _episodes(root: Path, interventions: bool) -> list[dict[str, Any]]:
     """Length and our own facts of each episode, without the prefix of their columns."""
     columns = ["length", *(EPISODE_METADATA_PREFIX + name for name in _COLUMNS)]
+    columns += [_INTERVENTION_SHARE] if interventions else []
     rows: list[dict[str, Any]] = []
     group = 0
     while (path := files.episodes_file(root, group)).is_file():
@@ -183,6 +192,14 @@ def _timing(episodes: Sequence[dict[str, Any]]) -> dict[str, float]:
         "jitter_median": median(jitter) if jitter else 0.0,
         "jitter_most": max(jitter, default=0.0),
     }
+
+
+def _taken_over(episodes: Sequence[dict[str, Any]]) -> dict[str, int] | None:
+    """In how many frames and episodes a person drove in the policy's place; None where nobody could."""
+    if not episodes or _INTERVENTION_SHARE not in episodes[0]:
+        return None
+    frames = [round(row["length"] * row[_INTERVENTION_SHARE][0]) for row in episodes]
+    return {"frames": sum(frames), "episodes": sum(count > 0 for count in frames)}
 
 
 def _feature_row(key: str, feature: dict[str, Any]) -> dict[str, str]:

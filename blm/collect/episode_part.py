@@ -25,6 +25,7 @@ from blm.schemas.episode import (
     EE_POSE,
     ENVIRONMENT_STATE,
     GRIPPER_CONTACT,
+    INTERVENTION,
     MONOTONIC_TIME,
     STATE,
     SUBTASK_INDEX,
@@ -168,6 +169,8 @@ class EpisodeWriter:
         for name, key in self._age_keys.items():
             row[key] = 1000.0 * (observation.time_s - taken.get(name, observation.time_s))
         row[SUCCESS] = step.success
+        if INTERVENTION in self._features:
+            row[INTERVENTION] = step.intervention
         return row
 
 

@@ -33,6 +33,11 @@ class LiveCollectConfig(CollectConfig):
         return self.tasks or (self.task,)
 
     @property
+    def can_take_over(self) -> bool:
+        """A policy drives, and a person may in its place."""
+        return self.operator.startswith("policy:")
+
+    @property
     def device(self) -> str:
         """The person's device: the operator itself, or what takes over from a policy."""
-        return self.take_over if self.operator.startswith("policy:") else self.operator
+        return self.take_over if self.can_take_over else self.operator

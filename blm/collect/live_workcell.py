@@ -52,7 +52,9 @@ def collect_live(
         device = stack.enter_context(_opened_device(config, cell, controls, announce))
         agent = device.agent if policy is None else _with_take_over(policy, device, controls)
         resume = config.resume and (config.output / RECORDING_FILE).is_file()
-        recording = Recording(cell.embodiment, cell.simulated, LIVE_VIDEO, str(config.variety))
+        recording = Recording(
+            cell.embodiment, cell.simulated, LIVE_VIDEO, str(config.variety), config.can_take_over
+        )
         recorder = stack.enter_context(LiveRecorder(config.output, recording, resume=resume, review=True))
         terminal = TerminalConsole(keys)
         stack.callback(terminal.close)
@@ -152,7 +154,7 @@ def _browser(
 
     link = BrowserLink(controls.press)
     features = {
-        "can_take_over": config.operator.startswith("policy:"),
+        "can_take_over": config.can_take_over,
         "several_tasks": len(config.all_tasks) > 1,
         "keys": dict(KeyMap.parse(config.keys).keys),
     }

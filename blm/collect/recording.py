@@ -11,13 +11,15 @@ from blm import __version__
 from blm.collect.dataset_files import INDEX_FEATURES
 from blm.collect.video import VideoConfig
 from blm.schemas.embodiment import Embodiment
-from blm.schemas.episode import RECORDING_FILE, episode_features
+from blm.schemas.episode import INTERVENTION, RECORDING_FILE, episode_features
 from blm.schemas.errors import ConfigError, DatasetError
 
 RECORDING_VERSION = 2
 """1: two object slots, no contacts of the gripper. Readers take both; a recording is continued as it was begun."""
 
 _MAY_DIFFER = ("software", "video.queue_frames")
+_INTERVENTIONS = "interventions"
+"""Stands in `meta/blm.json` only where it is true."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,14 @@ class Recording:
         simulated: whether poses of objects are known and recorded.
         video: how pictures are encoded.
         variety: what varies between episodes, as `Variety.parse` reads it.
+        interventions: whether a person can take over from a policy; frames then say who drove.
     """
 
     embodiment: Embodiment
     simulated: bool = True
     video: VideoConfig = field(default_factory=VideoConfig)
     variety: str = "none"
+    interventions: bool = False
 
     @property
     def fps(self) -> int:
@@ -48,7 +52,7 @@ class Recording:
 
     def columns(self) -> dict[str, dict[str, Any]]:
         """LeRobot's descriptions of what an episode brings: a column, or a video, each."""
-        return episode_features(self.embodiment, self.simulated)
+        return episode_features(self.embodiment, self.simulated, interventions=self.interventions)
 
     def features(self) -> dict[str, dict[str, Any]]:
         """The `features` of `meta/info.json`: the columns, the videos with their encoding, LeRobot's indices."""
@@ -61,7 +65,7 @@ class Recording:
 
     def content(self) -> dict[str, Any]:
         """What `meta/blm.json` holds."""
-        return {
+        content: dict[str, Any] = {
             "version": RECORDING_VERSION,
             "software": __version__,
             "simulated": self.simulated,
@@ -69,6 +73,7 @@ class Recording:
             "video": self.video.model_dump(mode="json"),
             "embodiment": self.embodiment.model_dump(mode="json"),
         }
+        return content | ({_INTERVENTIONS: True} if self.interventions else {})
 
     def check_continues(self, root: Path) -> None:
         """Refuse to go on with a dataset that was begun in another way.
@@ -84,6 +89,7 @@ class Recording:
                 f"{path} has version {there.get('version')}; this version of blm writes {RECORDING_VERSION}.",
                 "Continue it with the version of blm that recorded it.",
             )
+        self._check_interventions(root, bool(there.get(_INTERVENTIONS)))
         differences = [
             f"{key} is {old!r} there and {new!r} here"
             for key, old, new in _differences(there, here)
@@ -95,6 +101,20 @@ class Recording:
                 f"{root} was recorded differently: {shown}.",
                 "Continue it with the settings it was begun with, or choose another --output.",
             )
+
+    def _check_interventions(self, root: Path, there: bool) -> None:
+        """The columns of a dataset are the same in all its episodes."""
+        if there == self.interventions:
+            return
+        if there:
+            raise DatasetError(
+                f"{root} was recorded from a policy with a person at hand: its column '{INTERVENTION}' says who drove.",
+                "Continue it with --operator policy:RUN, or choose another --output.",
+            )
+        raise DatasetError(
+            f"{root} has no column '{INTERVENTION}' to say in which frames a person takes over from the policy.",
+            "Choose another --output for what a policy records; training takes several datasets together.",
+        )
 
 
 def _differences(first: Any, second: Any, key: str = "") -> list[tuple[str, Any, Any]]:

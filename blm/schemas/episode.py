@@ -20,6 +20,8 @@ IMAGE_PREFIX = "observation.images."
 SUBTASK_INDEX = "subtask_index"
 MONOTONIC_TIME = "timing.monotonic_s"
 SUCCESS = "next.success"
+INTERVENTION = "intervention"
+"""Whether a person drove in this frame; only in recordings of a policy that a person can take over from."""
 
 POSE_NAMES = ("x", "y", "z", "qw", "qx", "qy", "qz")
 """A pose: position in metres, unit quaternion with w first."""
@@ -106,12 +108,15 @@ def gripper_contact_names(slots: int = OBJECT_SLOTS) -> list[str]:
     return [*(f"object_{slot}.force_n" for slot in range(slots)), "table.force_n"]
 
 
-def episode_features(embodiment: Embodiment, simulated: bool) -> dict[str, dict[str, Any]]:
+def episode_features(
+    embodiment: Embodiment, simulated: bool, *, interventions: bool = False
+) -> dict[str, dict[str, Any]]:
     """LeRobot feature descriptions of every key blm records (LeRobot's own index columns are added by it).
 
     Images are (height, width, 3) video. `observation.environment_state` and `observation.gripper_contact` exist in
     simulation only and are never an input of a policy; `timing.<camera>.age_ms` exists on hardware only, where a
-    picture is older than the observation it belongs to.
+    picture is older than the observation it belongs to; `intervention` only where `interventions` says that a person
+    can take over from whoever drives.
     """
     axes = list(embodiment.axis_names)
     features: dict[str, dict[str, Any]] = {
@@ -134,6 +139,8 @@ def episode_features(embodiment: Embodiment, simulated: bool) -> dict[str, dict[
         for camera in embodiment.cameras:
             features[camera_age_key(camera.name)] = {"dtype": "float32", "shape": (1,), "names": None}
     features[SUCCESS] = {"dtype": "bool", "shape": (1,), "names": None}
+    if interventions:
+        features[INTERVENTION] = {"dtype": "bool", "shape": (1,), "names": None}
     return features
 
 

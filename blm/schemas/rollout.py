@@ -50,7 +50,7 @@ class Command:
     """What an agent wants: absolute axis targets (A,) in axis units, before clipping.
 
     `subtask` names the primitive being executed. With `done`, the agent has nothing more to do and the command of
-    this tick is the last one.
+    this tick is the last one. `intervention`: a person drives in this tick, in place of the policy.
     """
 
     values: np.ndarray

@@ -36,6 +36,12 @@ class Killed(BaseException):
     """As SIGKILL: nothing that would clean up after an error runs."""
 
 
+@pytest.fixture(autouse=True)
+def no_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written when all is done, and takes most of the time here."""
+    monkeypatch.setattr("blm.collect.dataset_writer.write_dataset_card", lambda root: None)
+
+
 def record(root: Path, ended: bool) -> Path:
     """Two episodes; `ended` is whether the last one succeeded."""
     return make_dataset(root, image_size=32, episodes=2, frames=4, success=[True, ended])
@@ -130,19 +136,20 @@ def test_killed_again_while_the_change_is_finished(
     recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     after = changed(recorded, tmp_path / "whole", CHANGES["success"])
-    for moment in itertools.count():
-        root = tmp_path / f"killed-{moment}"
+    moments = 0
+    for moments in itertools.count():
+        root = tmp_path / f"killed-{moments}"
         assert killed_at(recorded, root, CHANGES["success"], monkeypatch, moment=1)
         assert (root / UNFINISHED_FILE).is_file()
         try:
-            with dying(monkeypatch, moment, Killed()):
+            with dying(monkeypatch, moments, Killed()):
                 DatasetWriter.resume(root, RECORDING).close()
         except Killed:
             DatasetWriter.resume(root, RECORDING).close()
             assert content(root) == after
         else:
             break
-    assert moment >= 6
+    assert moments >= 6
 
 
 def test_what_is_marked_is_marked_everywhere(recorded: Path, tmp_path: Path):
