@@ -88,6 +88,24 @@ def histogram_chart(
     return _svg(figure)
 
 
+def change_chart(rows: Sequence[tuple[str, float, float]], x_label: str) -> str:
+    """Two bars a row, before (pale) and after: rows of (label, before, after); returns SVG text."""
+    figure, axes = _new((7.2, 0.36 * len(rows) + 0.9))
+    places = np.arange(len(rows))
+    for shift, values, colour, name in (
+        (-0.19, [row[1] for row in rows], "#c9ccd3", "before"),
+        (0.19, [row[2] for row in rows], _COLOURS[0], "after"),
+    ):
+        axes.barh(places + shift, values, color=colour, height=0.36, label=name)
+    axes.set_yticks(places, [row[0] for row in rows])
+    axes.set_xlabel(x_label)
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", color="#ece9e2", linewidth=0.8)
+    axes.invert_yaxis()
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    return _svg(figure)
+
+
 def density_chart(points: np.ndarray, x_label: str, y_label: str) -> str:
     """Where (N, 2) points lie, in hexagons shaded by their number, both axes to one scale; returns SVG text."""
     figure, axes = _new((4.6, 4.0))

@@ -31,11 +31,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG, GIF, JPEG or WebP picture (a file, or its bytes), embedded into the page, with its caption."""
+    """A PNG, GIF, JPEG or WebP picture (a file, or its bytes), embedded into the page, with its caption.
+
+    A `wide` one fills the page; the caption of a `narrow` one is no wider than it is, so that several stand in a row.
+    """
 
     source: Path | bytes
     caption: str
     wide: bool = False
+    narrow: bool = False
 
     @property
     def data_uri(self) -> str:

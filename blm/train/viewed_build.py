@@ -76,7 +76,7 @@ class ViewedBuild:
                 "repeated": nothing,
                 "split": [meta.split for meta in metas],
                 "robot": [meta.embodiment for meta in metas],
-                "source": [f"{meta.dataset} {meta.episode}" for meta in metas],
+                "source": [f"{meta.dataset}, episode {meta.episode}" for meta in metas],
             },
         }
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from blm.pages.viewer.signals import EpisodeSignals
-from blm.pages.viewer.source import PICTURE_TYPES, PictureStream, VideoStream, ViewSource
+from blm.pages.viewer.source import PICTURE_TYPES, BrokenStream, PictureStream, VideoStream, ViewSource
 from blm.pages.viewer.video_stretch import write_stretch
 from blm.schemas.errors import MissingExtraError, OutputExistsError, UsageError
 from blm.schemas.progress import Progress, silent
@@ -34,6 +34,8 @@ RECORDING = ".rrd"
 SUBTASK = "subtask"
 CAMERA = "camera"
 _PICTURES_AT_ONCE = 64
+_COLOURS = {"state": (43, 93, 138), "action": (194, 101, 58)}
+"""The page's own."""
 
 
 def export_rerun(
@@ -91,13 +93,19 @@ def _write(source: ViewSource, episode: int, path: Path) -> None:
     )
     try:
         with _errors_are_raised():
-            cameras = [stream.camera for stream in source.streams(episode)]
+            streams = [one for one in source.streams(episode) if not isinstance(one, BrokenStream)]
+            cameras = [stream.camera for stream in streams]
             recording.save(beside, default_blueprint=_layout(signals, cameras))
             recording.send_recording_name(f"{source.name} {episode}")
             recording.send_property("episode", rr.AnyValues(drop_untyped_nones=True, **signals.facts))
             _send_scalars(recording, signals)
             _send_subtasks(recording, signals)
-            _send_cameras(recording, source, episode, signals)
+            for stream in streams:
+                entity = _entity(CAMERA, stream.camera)
+                if isinstance(stream, VideoStream):
+                    _send_video(recording, entity, stream, signals)
+                else:
+                    _send_pictures(recording, entity, stream, signals)
             recording.flush()
             recording.disconnect()
         beside.replace(path)
@@ -135,10 +143,13 @@ def _send_scalars(recording: rr.RecordingStream, signals: EpisodeSignals) -> Non
     import rerun as rr
 
     timelines = _timelines(signals, np.arange(signals.frames))
+    kinds = {path: kind for paths in signals.axes.values() for kind, path in paths.items()}
     for signal in signals.signals:
         entity = _entity(*signal.path)
-        label = "/".join(signal.path) + (f" ({signal.unit})" if signal.unit else "")
-        recording.log(entity, rr.SeriesLines(names=[label]), static=True)
+        kind = kinds.get(signal.path)
+        name = (kind or signal.path[-1]) + (f" ({signal.unit})" if signal.unit else "")
+        colours = [_COLOURS[kind]] if kind else None
+        recording.log(entity, rr.SeriesLines(names=[name], colors=colours), static=True)
         recording.send_columns(entity, timelines, rr.Scalars.columns(scalars=signal.values))
 
 
@@ -151,17 +162,6 @@ def _send_subtasks(recording: rr.RecordingStream, signals: EpisodeSignals) -> No
     labels = [str(band["label"]) for band in signals.bands]
     recording.send_columns(SUBTASK, timelines, rr.TextLog.columns(text=labels))
     recording.send_columns(SUBTASK, timelines, rr.StateChange.columns(state=labels))
-
-
-def _send_cameras(
-    recording: rr.RecordingStream, source: ViewSource, episode: int, signals: EpisodeSignals
-) -> None:
-    for stream in source.streams(episode):
-        entity = _entity(CAMERA, stream.camera)
-        if isinstance(stream, VideoStream):
-            _send_video(recording, entity, stream, signals)
-        elif isinstance(stream, PictureStream):
-            _send_pictures(recording, entity, stream, signals)
 
 
 def _send_video(
@@ -217,14 +217,14 @@ def _layout(signals: EpisodeSignals, cameras: Sequence[str]) -> rrb.Blueprint:
 
     above = [rrb.Spatial2DView(origin=_entity(CAMERA, camera), name=camera) for camera in cameras]
     plots = [
-        rrb.TimeSeriesView(origin="/", contents=[_entity(*path) for path in paths], name=axis)
+        rrb.TimeSeriesView(origin="/", contents=[_entity(*path) for path in paths.values()], name=axis)
         for axis, paths in signals.axes.items()
     ]
     rows = [rrb.Horizontal(*above)] if above else []
     rows += [rrb.StateTimelineView(origin=f"/{SUBTASK}", name="sub-tasks")] if signals.bands else []
     rows += [rrb.Grid(*plots)] if plots else []
-    shares = [3.0] * bool(above) + [1.0] * bool(signals.bands) + [4.0] * bool(plots)
-    shown = {path for paths in signals.axes.values() for path in paths}
+    shares = [3.0] * bool(above) + [1.2] * bool(signals.bands) + [4.0] * bool(plots)
+    shown = {path for paths in signals.axes.values() for path in paths.values()}
     columns = dict.fromkeys(signal.path[0] for signal in signals.signals if signal.path not in shown)
     others = [rrb.TimeSeriesView(origin=_entity(column), name=column) for column in columns]
     tabs = [rrb.Vertical(*rows, row_shares=shares, name="episode")] if rows else []

@@ -45,15 +45,15 @@ class Signal:
 class EpisodeSignals:
     """What an episode holds beside its cameras.
 
-    `axes` are the paths of state and action of each axis by its name, as far as there are both. `measured_s` is
-    (frames,) seconds from the first frame as the robot's clock had it, or None. `bands` are stretches of sub-tasks,
-    as `blm.pages.viewer.curves.bands` has them. `facts` say what is known about the episode, by name.
+    `axes` are the paths of each axis' signals by the axis' name and by 'state' or 'action'. `measured_s` is (frames,)
+    seconds from the first frame as the robot's clock had it, or None. `bands` are stretches of sub-tasks, as
+    `blm.pages.viewer.curves.bands` has them. `facts` say what is known about the episode, by name.
     """
 
     fps: float
     frames: int
     signals: Sequence[Signal]
-    axes: dict[str, list[tuple[str, ...]]]
+    axes: dict[str, dict[str, tuple[str, ...]]]
     bands: Sequence[dict[str, Any]] = ()
     measured_s: np.ndarray | None = None
     facts: dict[str, Any] = field(default_factory=dict)
@@ -98,11 +98,11 @@ def column_signals(
 
 def axis_paths(
     columns: Mapping[str, str], names: Mapping[str, Sequence[str]]
-) -> dict[str, list[tuple[str, ...]]]:
+) -> dict[str, dict[str, tuple[str, ...]]]:
     """Where each axis' state and action are; `columns` and `names` go by kind ('state', 'action')."""
-    paths: dict[str, list[tuple[str, ...]]] = {}
+    paths: dict[str, dict[str, tuple[str, ...]]] = {}
     for kind, axes in paired_names(names).items():
         for own, axis in zip(names[kind], axes, strict=True):
             path = (columns[kind], own) if len(axes) > 1 else (columns[kind],)
-            paths.setdefault(axis, []).append(path)
+            paths.setdefault(axis, {})[kind] = path
     return paths
