@@ -44,7 +44,7 @@ def corpus_card(
             [[one.name, one.kind, licences[one.name], f"`{one.sha256[:16]}`"] for one in manifest.inputs],
         ),
         "## What was dropped",
-        _table(["stage", "in", "kept", "dropped", "why"], [_stage_row(report) for report in reports]),
+        _table(["stage", "in", "kept", "dropped", "why"], [stage_row(report) for report in reports]),
         "Each input that was left out is named in `dropped.parquet`, with the field at fault; what it was alike in "
         "`near_duplicates.parquet`, what it shared with a benchmark in `contamination.parquet`. `stages.parquet` has "
         "the table above, `report.html` shows examples.",
@@ -81,7 +81,8 @@ def _groups(shards: Sequence[ShardRow], splits: list[str]) -> list[list[str]]:
     return [*rows, ["**all**", *totals]]
 
 
-def _stage_row(report: StageReport) -> list[str]:
+def stage_row(report: StageReport) -> list[str]:
+    """A stage's name, how many came in, stayed and were dropped, and why."""
     why = ", ".join(f"{reason} {count:,}" for reason, count in sorted(report.dropped.items()))
     masked = ", ".join(f"{kind} masked {count:,} times" for kind, count in sorted(report.changed.items()))
     numbers = (report.inputs, report.kept, report.dropped.total())

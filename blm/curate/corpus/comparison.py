@@ -56,13 +56,15 @@ _IMAGES_AT_ONCE = 64
 
 @dataclass
 class Comparison:
-    """Which rows of a spool stay, and why others do not."""
+    """Which rows of a spool stay, and why others do not; `unmixed`: how many the mixture chose from."""
 
     keep: np.ndarray
     reports: list[StageReport] = field(default_factory=list)
     drops: list[Drop] = field(default_factory=list)
     duplicates: list[dict[str, object]] = field(default_factory=list)
     matches: list[dict[str, object]] = field(default_factory=list)
+    unmixed: Counter[str] = field(default_factory=Counter)
+    """By source/family."""
 
     def tables(self) -> tuple[pa.Table, pa.Table]:
         """Near-duplicates (`DUPLICATES_SCHEMA`) and contamination (`CONTAMINATION_SCHEMA`)."""
@@ -108,7 +110,9 @@ def _mix(spool: Spool, config: CorpusConfig, found: Comparison) -> None:
     """What the mixture leaves out of what is left."""
     report = StageReport(MIXTURE, int(found.keep.sum()))
     rows = ((row, record) for row, record in enumerate(spool.records()) if found.keep[row])
-    for row, reason in sorted(left_out(entries(rows, config.seed), config.mixture).items()):
+    listed = entries(rows, config.seed)
+    found.unmixed = Counter(f"{one.source}/{one.family}" for one in listed)
+    for row, reason in sorted(left_out(listed, config.mixture).items()):
         found.keep[row] = False
         report.dropped[reason] += 1
         name, source = spool.table["id"][row].as_py(), spool.table["source"][row].as_py()

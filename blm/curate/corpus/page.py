@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -10,24 +10,24 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image
 
-from blm.curate.corpus.comparison import Comparison
-from blm.curate.corpus.conversation import Conversation
+from blm.curate.corpus.card import stage_row
+from blm.curate.corpus.comparison import NEAR_IMAGE, Comparison
+from blm.curate.corpus.page_pictures import draw_place, jpeg, mosaic, side_by_side, thumbnail
 from blm.curate.corpus.spool import Spool, exchanges
 from blm.curate.corpus.stages import StageReport
-from blm.pages.charts import histogram_chart
+from blm.pages.charts import change_chart, histogram_chart
 from blm.pages.page import Chart, Figure, Picture, Section, Table, render_page
 from blm.schemas.corpus import CorpusRecord
 from blm.schemas.manifest import Manifest
 
 REPORT_FILE = "report.html"
+_OPTION = re.compile(r"^([A-H])\. (.+)$", re.MULTILINE)
 SAMPLED_ROWS = 20_000
 """Conversations looked at for lengths and examples, evenly spread."""
-FAMILIES_SHOWN, CLUSTERS_SHOWN, MATCHES_SHOWN, IMAGES_SHOWN = 12, 8, 12, 6
+PER_FAMILY, CLUSTERS_SHOWN, MATCHES_SHOWN, IMAGES_SHOWN = 2, 8, 12, 6
 MOSAIC_COLUMNS, MOSAIC_ROWS = 12, 5
-_TILE = (160, 120)
-_EXAMPLE = (300, 225)
+_EXAMPLE = (238, 238)
 _PAIRED = (240, 180)
 _TEXT = 160
 
@@ -62,8 +62,9 @@ def corpus_page(content: CorpusContent) -> str:
     ]
     sections = [
         _families(content),
-        _examples(content.spool, rows, records),
-        _mosaic(content.spool, images),
+        _mixture(content),
+        *_examples(content.spool, rows, records),
+        _mosaic(content.spool, content.comparison.keep),
         _lengths(records),
         _dropped(content.reports),
         _near_duplicates(content),
@@ -75,59 +76,125 @@ def corpus_page(content: CorpusContent) -> str:
 
 
 def _families(content: CorpusContent) -> Section:
-    splits = [split for split, count in content.manifest.splits.items() if count]
-    groups = sorted({group for _, group in content.counts})
-    total = max(1, content.manifest.counts.kept)
+    """A row per source, a column per task family."""
+    numbers: Counter[tuple[str, str]] = Counter()
+    for (_, group), count in content.counts.items():
+        source, family = group.split("/", 1)
+        numbers[source, family] += count
+    sources, families = (sorted({pair[place] for pair in numbers}) for place in (0, 1))
+    total = max(1, numbers.total())
     rows = []
-    for group in groups:
-        numbers = [content.counts.get((split, group), 0) for split in splits]
-        rows.append(
-            [
-                *group.split("/", 1),
-                *(f"{number:,}" for number in numbers),
-                f"{100 * sum(numbers) / total:.1f} %",
-            ]
-        )
-    rows.append(["all", "", *(f"{content.manifest.splits[split]:,}" for split in splits), "100.0 %"])
-    columns = ("source", "task family", *splits, "share")
+    for name in [*sources, ""]:
+        counted = [
+            sum(count for (source, one), count in numbers.items() if one == family and name in (source, ""))
+            for family in families
+        ]
+        shown = [f"{count:,}" if count else "" for count in counted]
+        rows.append([name or "all", *shown, f"{sum(counted):,}", _percent(sum(counted) / total)])
+    splits = ", ".join(
+        f"{split} {count:,}" for split, count in content.manifest.splits.items() if count or split == "train"
+    )
+    columns = ("source", *families, "all", "share")
     return Section(
         "What is in it",
-        "Conversations per split. All about one episode or one image share a split, and adding data moves none.",
-        Table(columns, rows, frozenset(range(2, len(columns)))),
+        f"Conversations by source and task family. Splits: {splits}; all about one episode or one image share a split, "
+        "and adding data moves none.",
+        Table(columns, rows, frozenset(range(1, len(columns)))),
     )
 
 
-def _examples(spool: Spool, rows: np.ndarray, records: Sequence[CorpusRecord]) -> Section | None:
-    """One conversation per source and family, the middle one of those with an image."""
-    members: dict[tuple[str, str], list[int]] = {}
-    for place, record in enumerate(records):
-        if record.media:
-            members.setdefault((record.source, record.task_family), []).append(place)
-    pictures = []
-    for (source, family), places in sorted(members.items())[:FAMILIES_SHOWN]:
-        conversation = spool.conversation(int(rows[places[len(places) // 2]]))
-        picture = _thumbnail(conversation.media[0], _EXAMPLE)
-        if picture:
-            pictures.append(Picture(_jpeg(picture), f"{family} ({source}): {_said(conversation.record)}"))
-    return Section("One of each kind", pictures=pictures) if pictures else None
-
-
-def _mosaic(spool: Spool, images: np.ndarray) -> Section | None:
-    places = np.unique(
-        np.linspace(0, len(images) - 1, min(len(images), MOSAIC_COLUMNS * MOSAIC_ROWS)).astype(int)
-    )
-    tiles = [tile for number in images[places] if (tile := _thumbnail(spool.content(int(number)), _TILE))]
-    if not tiles:
+def _mixture(content: CorpusContent) -> Section | None:
+    """What the mixture changed, by source and by family."""
+    before = content.comparison.unmixed
+    if not before:
         return None
-    width, height = _TILE
-    columns = min(MOSAIC_COLUMNS, len(tiles))
-    sheet = Image.new("RGB", (columns * width, -(-len(tiles) // columns) * height), "white")
-    for place, tile in enumerate(tiles):
-        left, top = place % columns * width, place // columns * height
-        sheet.paste(tile, (left + (width - tile.width) // 2, top + (height - tile.height) // 2))
-    caption = f"{len(tiles)} of {len(images):,} images, evenly spread over the corpus."
+    after: Counter[str] = Counter()
+    for (_, group), count in content.counts.items():
+        after[group] += count
+    charts = []
+    for place, name in enumerate(("source", "task family")):
+        pairs = [_shares(counted, place) for counted in (before, after)]
+        rows = [(label, share, pairs[1].get(label, 0.0)) for label, share in sorted(pairs[0].items())]
+        charts.append(Chart(change_chart(rows, "share of the conversations, %"), f"By {name}."))
     return Section(
-        "What it looks like", pictures=[Picture(_jpeg(sheet), caption, wide=len(tiles) >= columns > 6)]
+        "How it was mixed",
+        f"{before.total():,} conversations passed every check; {after.total():,} of them make the mixture asked for.",
+        charts=charts,
+    )
+
+
+def _shares(counted: Mapping[str, int], place: int) -> dict[str, float]:
+    """Percent of the conversations by source (`place` 0) or family (1)."""
+    shares: Counter[str] = Counter()
+    for group, count in counted.items():
+        shares[group.split("/", 1)[place]] += count
+    return {label: 100 * count / max(1, sum(counted.values())) for label, count in shares.items()}
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _examples(spool: Spool, rows: np.ndarray, records: Sequence[CorpusRecord]) -> list[Section]:
+    """Of each task family some conversations with an image, from as many sources as there are, and some without."""
+    seen = [
+        (record.task_family, record.source, place) for place, record in enumerate(records) if record.media
+    ]
+    pictures = []
+    for place in _one_of_each(seen, PER_FAMILY):
+        conversation = spool.conversation(int(rows[place]))
+        picture = thumbnail(conversation.media[0], _EXAMPLE)
+        if picture:
+            record = conversation.record
+            drawn = draw_place(picture, _answer(record))
+            caption = f"{record.task_family} · {record.source}\n{_said(record)}{' (drawn)' if drawn else ''}"
+            pictures.append(Picture(jpeg(picture), caption, narrow=True))
+    unseen = [(r.task_family, r.source, place) for place, r in enumerate(records) if not r.media]
+    said = [
+        [record.task_family, record.source, *(_short(_plain(text)) for text in exchanges(record)[0])]
+        for place in _one_of_each(unseen, PER_FAMILY)
+        for record in (records[place],)
+    ]
+    shown = Section("Some of each family", pictures=pictures)
+    texts = Table(("task family", "source", "question", "answer"), said)
+    return [shown] * bool(pictures) + [Section("Without an image", table=texts)] * bool(said)
+
+
+def _one_of_each(listed: Sequence[tuple[str, str, int]], wanted: int) -> list[int]:
+    """Places of (family, source, place): `wanted` of each family, from the sources shown least so far."""
+    members: dict[str, dict[str, list[int]]] = {}
+    for family, source, place in listed:
+        members.setdefault(family, {}).setdefault(source, []).append(place)
+    shown: Counter[str] = Counter()
+    chosen = []
+    for _, sources in sorted(members.items(), key=lambda one: (len(one[1]), one[0])):
+        for turn in range(wanted):
+            source = min(sources, key=lambda name: (shown[name], name))
+            places = sources[source]
+            chosen.append(places[(2 * turn + 1) * len(places) // (2 * wanted)])
+            shown[source] += 1
+    return list(dict.fromkeys(chosen))
+
+
+def _mosaic(spool: Spool, kept: np.ndarray) -> Section | None:
+    """Equally many images of each source, as far as they go."""
+    numbers, starts = spool.media()
+    sources = np.asarray(spool.table["source"].combine_chunks().dictionary_encode().indices)
+    owners = np.repeat(sources, np.diff(starts))[np.repeat(kept, np.diff(starts))]
+    numbers = numbers[np.repeat(kept, np.diff(starts))]
+    groups = [np.unique(numbers[owners == owner]) for owner in np.unique(owners)]
+    room = MOSAIC_COLUMNS * MOSAIC_ROWS
+    chosen: list[int] = []
+    for left, images in zip(range(len(groups), 0, -1), sorted(groups, key=len), strict=True):
+        chosen += _spread(images.tolist(), (room - len(chosen)) // left)
+    sheet = mosaic([spool.content(number) for number in sorted(chosen)], MOSAIC_COLUMNS)
+    if sheet is None:
+        return None
+    picture, count = sheet
+    total = len(np.unique(numbers))
+    caption = f"{count} of {total:,} images, as many of each source as there are, up to an equal number."
+    return Section(
+        "What it looks like", pictures=[Picture(jpeg(picture), caption, wide=count >= MOSAIC_COLUMNS)]
     )
 
 
@@ -137,30 +204,29 @@ def _lengths(records: Sequence[CorpusRecord]) -> Section:
     answers = np.array([len(answer.split()) for _, answer in spoken])
     charts = [
         Chart(
-            histogram_chart({name: np.minimum(values, _limit(values))}, "words", y_label=f"{name}s"),
-            f"Words per {name}: median {np.median(values):.0f}, most {values.max():,}.",
+            histogram_chart({name: values[values <= _limit(values)]}, "words", y_label=f"{name}s"),
+            f"Words per {name}: median {np.median(values):.0f}, most {values.max():,}{_undrawn(values)}.",
         )
         for name, values in (("question", questions), ("answer", answers))
     ]
     return Section("How long", charts=charts)
 
 
+def _undrawn(values: np.ndarray) -> str:
+    longer = int(np.sum(values > _limit(values)))
+    return f"; the longest {longer:,} are not drawn" if longer else ""
+
+
 def _limit(values: np.ndarray) -> float:
-    """The longest texts are drawn at the 99.5th percentile, so that the rest can be seen."""
+    """The 99.5th percentile: a few very long texts would leave no room for the rest."""
     return max(1.0, float(np.percentile(values, 99.5)))
 
 
 def _dropped(reports: Iterable[StageReport]) -> Section:
-    rows = []
-    for report in reports:
-        why = ", ".join(f"{reason} {count:,}" for reason, count in sorted(report.dropped.items()))
-        rows.append(
-            [report.name, *(f"{n:,}" for n in (report.inputs, report.kept, report.dropped.total())), why]
-        )
     return Section(
         "What was left out",
         "Stage by stage (stages.parquet); dropped.parquet names each conversation, the reason and what was found.",
-        Table(("stage", "in", "kept", "left out", "why"), rows, frozenset({1, 2, 3})),
+        Table(("stage", "in", "kept", "left out", "why"), [*map(stage_row, reports)], frozenset({1, 2, 3})),
     )
 
 
@@ -168,17 +234,20 @@ def _near_duplicates(content: CorpusContent) -> Section | None:
     found = content.comparison.duplicates
     if not found:
         return None
-    chosen = _spread(found, CLUSTERS_SHOWN)
-    rows_of = _rows_of(content.spool, {str(row[key]) for row in chosen for key in ("id", "partner")})
+    shown = [row for row in found if row["reason"] == NEAR_IMAGE]
+    said = [row for row in found if row["reason"] != NEAR_IMAGE] or shown
+    shown, said = _spread(shown, IMAGES_SHOWN), _spread(said, CLUSTERS_SHOWN)
+    rows_of = _rows_of(content.spool, {str(row[key]) for row in shown + said for key in ("id", "partner")})
     rows, pictures = [], []
-    for row in chosen:
+    for row in said:
         one, other = (content.spool.conversation(rows_of[str(row[key])]) for key in ("partner", "id"))
         rows.append([*_apart(_said(one.record, None), _said(other.record, None)), f"{row['similarity']:.2f}"])
-        side_by_side = _pair(one, other)
-        if side_by_side and row["reason"] == "near_duplicate_image":
-            pictures.append(
-                Picture(_jpeg(side_by_side), f"{row['partner']} and {row['id']}: {row['similarity']:.2f}")
-            )
+    for row in shown:
+        one, other = (content.spool.conversation(rows_of[str(row[key])]) for key in ("partner", "id"))
+        sheet = side_by_side(one.media[0], other.media[0], _PAIRED)
+        if sheet:
+            caption = f"{row['partner']} stayed, {row['id']} is {row['similarity']:.2f} alike"
+            pictures.append(Picture(jpeg(sheet), caption, narrow=True))
     clusters = Counter(row["kept"] for row in found)
     return Section(
         "Near-duplicates",
@@ -201,7 +270,10 @@ def _contamination(content: CorpusContent) -> Section | None:
     kinds = ", ".join(f"{name}: {kind} {count:,}" for (name, kind), count in sorted(counted.items()))
     rows = [
         [f"{row[key]}" for key in ("benchmark", "item", "match")]
-        + [f"{row['share']:.2f}", _short(str(row["evidence"]))]
+        + [
+            f"{row['share']:.2f}",
+            "the image below" if row["match"] == "image" else _short(str(row["evidence"])),
+        ]
         for row in _spread(matches, MATCHES_SHOWN)
     ]
     return Section(
@@ -218,11 +290,10 @@ def _contaminated_images(spool: Spool, matches: Sequence[Mapping[str, object]]) 
     numbers = {digest.hex(): number for number, digest in enumerate(spool.digests())}
     pictures = []
     for digest, row in _spread(sorted(shown.items()), IMAGES_SHOWN):
-        picture = _thumbnail(spool.content(numbers[digest]), _TILE)
+        picture = thumbnail(spool.content(numbers[digest]), _PAIRED)
         if picture:
-            pictures.append(
-                Picture(_jpeg(picture), f"{row['id']} and row {row['item']} of {row['benchmark']}")
-            )
+            caption = f"{row['id']} and row {row['item']} of {row['benchmark']}"
+            pictures.append(Picture(jpeg(picture), caption, narrow=True))
     return pictures
 
 
@@ -252,10 +323,24 @@ def _spread[Row](rows: Sequence[Row], wanted: int) -> list[Row]:
 
 
 def _said(record: CorpusRecord, limit: int | None = _TEXT) -> str:
-    """The first question and answer."""
+    """The first question and answer, each no longer than `limit`; of a letter also what it stands for."""
+    question, answer = (_plain(text) for text in exchanges(record)[0])
+    meant = _plain(_answer(record))
+    meaning = f" ({meant})" if meant != answer else ""
+    if limit is not None:
+        question, answer = _short(question, limit), _short(answer, limit)
+    return f"“{question}” → “{answer}”{meaning}"
+
+
+def _answer(record: CorpusRecord) -> str:
+    """The first answer; where it is the letter of an option, that option."""
     question, answer = exchanges(record)[0]
-    said = f"“{' '.join(question.split())}” → “{' '.join(answer.split())}”"
-    return said if limit is None else _short(said, limit)
+    options = dict(_OPTION.findall(question))
+    return options.get(answer.strip(), answer)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _short(text: str, limit: int = _TEXT) -> str:
@@ -270,35 +355,3 @@ def _apart(one: str, other: str) -> tuple[str, str]:
     start = max(0, same - _TEXT // 3)
     mark = "…" * (start > 0)
     return mark + _short(one[start:]), mark + _short(other[start:])
-
-
-def _thumbnail(content: bytes, size: tuple[int, int]) -> Image.Image | None:
-    """The image no larger than `size`; None where it does not decode here."""
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            image.draft("RGB", size)
-            image = image.convert("RGB")
-            image.thumbnail(size)
-            return image
-    except Exception:  # decoders raise nearly anything; the page does without
-        return None
-
-
-def _pair(one: Conversation, other: Conversation) -> Image.Image | None:
-    """The first image of each, side by side."""
-    thumbnails = [_thumbnail(each.media[0], _PAIRED) for each in (one, other) if each.media]
-    shown = [image for image in thumbnails if image]
-    if len(shown) < 2:
-        return None
-    sheet = Image.new(
-        "RGB", (shown[0].width + shown[1].width + 8, max(image.height for image in shown)), "white"
-    )
-    sheet.paste(shown[0], (0, 0))
-    sheet.paste(shown[1], (shown[0].width + 8, 0))
-    return sheet
-
-
-def _jpeg(image: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=80)
-    return stream.getvalue()
