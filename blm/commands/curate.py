@@ -116,6 +116,19 @@ def build_corpus(
         bool | None,
         typer.Option("--parquet", help="Also write Parquet files for `datasets`, images included."),
     ] = None,
+    allow_download: Annotated[
+        bool | None,
+        typer.Option("--allow-download", help="Fetch media that rows name by https address."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that check; no effect on the result.", show_default="1")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="local or ray; no effect on the result.", show_default="local")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Ray cluster.", show_default="RAY_ADDRESS, else one started here")
+    ] = None,
     overwrite: OverwriteBuild = False,
     push_to_hub: PushBuild = None,
     as_json: JsonOption = False,
@@ -131,7 +144,8 @@ def build_corpus(
 
     _check_can_push(push_to_hub)
     given = {"sources": source or None, "questions_per_episode": questions, "seed": seed}
-    given |= {"benchmarks": benchmark or None, "parquet": parquet}
+    given |= {"benchmarks": benchmark or None, "parquet": parquet, "allow_download": allow_download}
+    given |= {"workers": workers, "engine": engine, "ray_address": ray_address}
     settings = _build_settings(given, config, output, Path("corpus"), overwrite)
     built = read_corpus_config(config, **settings) if config else checked(CorpusConfig, **settings)
     with progress_bar(as_json) as progress:

@@ -1,15 +1,19 @@
 """The Ray engine on a real cluster of two nodes, started here."""
 
 from importlib.util import find_spec
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from benchmarks.ray_scaling import cluster
+from blm.curate.corpus.build import build_corpus
 from blm.curate.engine import open_engine
 from blm.curate.engine_ray import Carried, unpacked
 from blm.curate.episodes.build import build_splits
-from blm.schemas.errors import DatasetError
+from blm.schemas.errors import ConfigError, DatasetError, EngineError
+from blm.schemas.yaml_model import read_yaml
+from tests.curate.corpus.test_build import config_for, content_of
 from tests.curate.episodes.test_build import config, contents
 from tests.factories import make_dataset
 
@@ -62,6 +66,33 @@ def test_an_error_on_a_worker_arrives_as_itself(joined, tmp_path):
     with pytest.raises(DatasetError, match="holds no Parquet file"):
         build_splits(config(tmp_path / "out", root, engine="ray"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_stream_keeps_its_order_and_passes_on_errors(joined):
+    assert list(joined.stream(abs, range(-40, 0))) == list(range(40, 0, -1))
+    with pytest.raises(ConfigError, match=r"missing\.yaml"):
+        list(joined.stream(read_yaml, [Path("missing.yaml")]))
+    with pytest.raises(EngineError, match="Ray gave up"):
+        list(joined.stream(abs, ["no number"]))
+
+
+@pytest.mark.slow
+def test_a_corpus_is_the_same_on_both_engines(joined, mixed_rows, tmp_path):
+    source = f"llava:{mixed_rows}"
+    build_corpus(config_for(source, output=tmp_path / "here", near_duplicates={"images": "any_text"}))
+    changes = {"engine": "ray", "near_duplicates": {"images": "any_text"}}
+    summary = build_corpus(config_for(source, output=tmp_path / "ray", **changes))
+    assert {"bad_media", "outside_root", "refusal"} <= summary.counts.dropped.keys()
+    assert content_of(tmp_path / "here") == content_of(tmp_path / "ray")
+
+
+@pytest.mark.slow
+def test_a_cluster_is_started_and_ended_where_there_is_none(monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with open_engine("ray") as engine:
+        assert list(engine.stream(abs, [-2, -1])) == [2, 1]
 
 
 def test_results_and_errors_travel_as_bytes():

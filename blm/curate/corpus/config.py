@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
+from blm.curate.corpus.download import Download, Downloads
 from blm.curate.corpus.licence import Licences
 from blm.curate.corpus.mixture import Mixture
 from blm.curate.corpus.quality import Quality
@@ -115,6 +116,18 @@ class SourceConfig(FrozenModel):
     task_family: TaskFamily = "general"
     limits: Limits = Limits()
     options: dict[str, Any] = {}
+    _downloads: Downloads | None = PrivateAttr(default=None)
+
+    @property
+    def downloads(self) -> Downloads | None:
+        """Where to fetch media from the web, if the build allows it."""
+        return self._downloads
+
+    def with_downloads(self, downloads: Downloads | None) -> SourceConfig:
+        """The same settings, for a build that fetches media there."""
+        given = self.model_copy()
+        given._downloads = downloads
+        return given
 
 
 class CorpusConfig(FrozenModel):
@@ -132,6 +145,11 @@ class CorpusConfig(FrozenModel):
     jpeg_quality: int = Field(default=92, ge=1, le=100, description="of images taken from recorded video")
     video_frames: int = Field(default=8, ge=1, le=64, description="shown of a video, at equal distances")
     limits: Limits = Limits()
+    allow_download: bool = Field(
+        default=False,
+        description="fetch media that rows name by https address; otherwise such rows are dropped",
+    )
+    download: Download = Download()
     licences: Licences = Licences()
     quality: Quality = Quality()
     languages: tuple[str, ...] = Field(
@@ -154,7 +172,9 @@ class CorpusConfig(FrozenModel):
         default=None, description="cluster for the engine 'ray'; default: RAY_ADDRESS, else one started here"
     )
     workers: int = Field(
-        default=1, ge=1, description="processes of the engine 'local' that check conversations; no effect on the result"
+        default=1,
+        ge=1,
+        description="processes of the engine 'local' that check conversations; no effect on the result",
     )
     overwrite: bool = Field(default=False, description="replace another build in the output folder")
 
@@ -178,9 +198,9 @@ class CorpusConfig(FrozenModel):
 
     def build_settings(self) -> dict[str, Any]:
         """What decides the build's content, JSON-ready: not where it goes, nor where the work runs."""
-        return self.model_dump(
-            mode="json", exclude={"output", "overwrite", "engine", "ray_address", "workers"}
-        )
+        where = {"output", "overwrite", "engine", "ray_address", "workers"}
+        how = {"cache": True, "timeout_s": True} if self.allow_download else True
+        return self.model_dump(mode="json", exclude=dict.fromkeys(where, True) | {"download": how})
 
 
 def read_corpus_config(path: Path, **changes: Any) -> CorpusConfig:

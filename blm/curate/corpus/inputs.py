@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 from blm.curate.corpus.config import CorpusConfig, Source, SourceConfig
+from blm.curate.corpus.download import Downloads
 from blm.curate.corpus.sources import SourceKind, source_kind
 from blm.curate.episodes.config import DatasetSource
 from blm.curate.episodes.index import dataset_names
@@ -28,9 +29,10 @@ def read_inputs(config: CorpusConfig, progress: Progress) -> list[Input]:
     """Every source by the order of names, with the digest of the files it depends on."""
     names = dataset_names([DatasetSource(path=one.path, name=one.name) for one in config.sources])
     inputs = []
+    downloads = Downloads(config.download) if config.allow_download else None
     for number, (name, source) in enumerate(sorted(zip(names, config.sources, strict=True), key=_first)):
         progress("reading sources", number, len(names), name)
-        kind, settings = source_kind(source.kind), config.for_source(source, name)
+        kind, settings = source_kind(source.kind), config.for_source(source, name).with_downloads(downloads)
         if kind.identity(source.path, settings) is None and not source.path.exists():
             raise DatasetError(f"source '{name}': {source.path} does not exist.", "Check the path.")
         inputs.append(Input(source, kind, settings, _digest(source, kind, settings)))
@@ -47,7 +49,8 @@ def _digest(source: Source, kind: SourceKind, config: SourceConfig) -> str:
     digest = hashlib.sha256()
     if identity := kind.identity(source.path, config):
         return hashlib.sha256(identity.encode()).hexdigest()
-    bases = [base for base in (source.path, source.media_root, source.path.parent) if base is not None]
+    fetched = config.downloads.folder if config.downloads else None
+    bases = [one for one in (fetched, source.path, source.media_root, source.path.parent) if one is not None]
     for path in kind.files(source.path, config):
         base = next((base for base in bases if path.is_relative_to(base)), path.parent)
         digest.update(f"{path.relative_to(base).as_posix()} {file_sha256(path)}\n".encode(errors="replace"))

@@ -55,7 +55,7 @@ def datasets_files(path: Path, config: SourceConfig) -> Iterator[Path]:
     for part, rows in _local_parts(path, config):
         yield part
         for row in rows:
-            for found in files_of_row(row, mapper, root):
+            for found in files_of_row(row, mapper, root, config):
                 if found not in seen:
                     seen.add(found)
                     yield found

@@ -1,11 +1,13 @@
-"""Media that rows refer to: files below one folder, or bytes in the row itself. Nothing else is opened."""
+"""Media that rows refer to: files below one folder, and web addresses where the build allows them. Nothing else is
+opened."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from blm.curate.corpus.config import Limits
+from blm.curate.corpus.config import Limits, SourceConfig
+from blm.curate.corpus.download import DownloadError, Fetched, Kind, is_web_address
 from blm.curate.corpus.sources.rows import RowError
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
@@ -32,18 +34,42 @@ def file_inside(root: Path, name: str, field: str) -> Path:
     return path
 
 
-def read_inside(root: Path, name: str, field: str, limits: Limits) -> bytes:
-    """The content of that file, which is not opened where it is larger than the limit.
+def media_file(root: Path, name: str, kind: Kind, config: SourceConfig) -> Path:
+    """The file that `name` means: below `root`, or fetched from the web where the build allows it.
 
     Raises:
-        RowError: as `file_inside`, and 'media_too_large'.
+        RowError: as `file_inside`, and the reasons of `Downloads.file`.
     """
-    path = file_inside(root, name, field)
+    fetched = fetched_media(name, kind, config)
+    return fetched.file if fetched else file_inside(root, name, kind)
+
+
+def fetched_media(name: str, kind: Kind, config: SourceConfig) -> Fetched | None:
+    """What the web address `name` holds; None where it is none, or nothing may be fetched.
+
+    Raises:
+        RowError: the reasons of `Downloads.file`.
+    """
+    if config.downloads is None or not is_web_address(name):
+        return None
     try:
-        check_size(path.stat().st_size, name, field, limits)
+        return config.downloads.file(name, kind)
+    except DownloadError as error:
+        raise RowError(error.reason, kind, str(error)) from error
+
+
+def read_media(root: Path, name: str, config: SourceConfig) -> bytes:
+    """The content of an image, which is not opened where it is larger than the limit.
+
+    Raises:
+        RowError: as `media_file`, and 'media_too_large'.
+    """
+    path = media_file(root, name, "image", config)
+    try:
+        check_size(path.stat().st_size, name, "image", config.limits)
         return path.read_bytes()
     except OSError as error:
-        raise RowError("missing_media", field, f"{name!r:.200}: {error.strerror}") from error
+        raise RowError("missing_media", "image", f"{name!r:.200}: {error.strerror}") from error
 
 
 def check_size(size: int, name: str, field: str, limits: Limits) -> None:

@@ -17,7 +17,13 @@ from typing import Any
 
 from blm.curate.corpus.config import SourceConfig
 from blm.curate.corpus.conversation import Conversation, Drop
-from blm.curate.corpus.sources.media_folder import check_size, file_inside, read_inside
+from blm.curate.corpus.sources.media_folder import (
+    check_size,
+    fetched_media,
+    file_inside,
+    media_file,
+    read_media,
+)
 from blm.curate.corpus.sources.rows import RowError, read_rows
 from blm.curate.corpus.sources.video_frames import video_frames
 from blm.schemas.corpus import CorpusRecord, Media, Message, Part, TaskFamily
@@ -155,14 +161,14 @@ def referenced_files(files: Sequence[Path], mapper: Mapper, config: SourceConfig
         yield path
         root = config.media_root or path.parent
         for row in read_rows(path, config.limits):
-            for found in files_of_row(row, mapper, root):
+            for found in files_of_row(row, mapper, root, config):
                 if found not in seen:
                     seen.add(found)
                     yield found
 
 
-def files_of_row(row: Any, mapper: Mapper, root: Path) -> Iterator[Path]:
-    """The media files that a row uses, as far as they are there."""
+def files_of_row(row: Any, mapper: Mapper, root: Path, config: SourceConfig) -> Iterator[Path]:
+    """The media files that a row uses, as far as they are there; for what is fetched, the file that says so."""
     try:
         if isinstance(row, RowError):
             return
@@ -170,12 +176,19 @@ def files_of_row(row: Any, mapper: Mapper, root: Path) -> Iterator[Path]:
     except RowError:
         return
     for turns in listed:
-        for reference in turns.media:
+        videos = _videos(turns)
+        for number, reference in enumerate(turns.media):
             try:
                 if isinstance(reference, str):
-                    yield file_inside(root, reference, "")
+                    fetched = fetched_media(reference, "video" if number in videos else "image", config)
+                    yield fetched.address_file if fetched else file_inside(root, reference, "")
             except RowError:
                 continue
+
+
+def _videos(turns: Turns) -> set[int]:
+    """The numbers of media that are videos."""
+    return {part.media for message in turns.messages for part in message.content if part.kind == "video"}
 
 
 def _drop(error: RowError, row: str, number: int, place: RowPlace, config: SourceConfig) -> Drop:
@@ -185,7 +198,7 @@ def _drop(error: RowError, row: str, number: int, place: RowPlace, config: Sourc
 
 def _with_media(turns: Turns, root: Path, config: SourceConfig) -> tuple[list[bytes], tuple[Message, ...]]:
     """The contents, and messages that refer to them; a video stands for the images of its frames."""
-    videos = {part.media for message in turns.messages for part in message.content if part.kind == "video"}
+    videos = _videos(turns)
     contents: list[bytes] = []
     places: list[tuple[Part, ...]] = []
     for number, reference in enumerate(turns.media):
@@ -210,9 +223,9 @@ def _load(reference: Reference, video: bool, root: Path, config: SourceConfig) -
     if video:
         if isinstance(reference, bytes):
             raise RowError("unsupported_media", "video", "video is read from files only")
-        path = file_inside(root, reference, "video")
+        path = media_file(root, reference, "video", config)
         return video_frames(path, config.video_frames, config.jpeg_quality, config.limits, "video")
     if isinstance(reference, bytes):
         check_size(len(reference), "in the row", "image", config.limits)
         return [reference]
-    return [read_inside(root, reference, "image", config.limits)]
+    return [read_media(root, reference, config)]
