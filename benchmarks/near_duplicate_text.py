@@ -4,7 +4,8 @@ Documents are the docstrings and documentation of installed Python packages, at 
 number they are repeated with a third of the words changed. Every tenth has a planted copy with a few words changed.
 Truth is the exact Jaccard similarity of 5-word shingles, through a prefix-filter join that shares no code with what is
 measured (Chaudhuri et al. 2006). Recall is of planted pairs of at least 0.7; precision is of the removed documents:
-those that have a true partner.
+those that have a true partner. Where there are too many documents to join all, precision is only measured of tools
+that name the partner, by that one.
 
 Each tool runs in a process of its own, on one thread, from a Parquet file to the numbers of removed documents; CPU
 seconds are of its process and those it started. A tool that is not importable says so. PEERS may name folders of
@@ -25,11 +26,14 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 REPOSITORY = Path(__file__).parents[1]
@@ -40,7 +44,7 @@ PERMUTATIONS = 128
 LEAST_WORDS, MOST_CHARACTERS = 20, 20_000
 PLANTED_SHARE = 0.1
 TRUTH_LIMIT = 60_000
-"""Above this many documents only speed and memory are measured."""
+"""Up to this many documents all are joined with all."""
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -56,37 +60,50 @@ def main() -> None:
         print(
             f"{len(texts):,} documents, median {np.median(words):.0f} words, {len(planted):,} planted copies\n"
         )
-        truth = None
-        if len(texts) <= TRUTH_LIMIT:
-            truth = true_partners(texts)
-            planted = [(one, other) for one, other in planted if other in truth and one in truth[other]]
-            print(
-                f"{len(planted):,} planted pairs and {len(truth):,} documents with a partner of at least {THRESHOLD}\n"
-            )
+        planted = [pair for pair in planted if similarity(texts, *pair) >= THRESHOLD]
+        print(f"{len(planted):,} planted pairs of at least {THRESHOLD}")
+        truth = true_partners(texts) if len(texts) <= TRUTH_LIMIT else None
+        if truth is not None:
+            print(f"{len(truth):,} documents with a partner")
         print(
-            "| tool | CPU s | documents per CPU s | peak MB | recall | precision |\n|---|---:|---:|---:|---:|---:|"
+            "\n| tool | CPU s | documents per CPU s | peak MB | recall | precision |\n|---|---:|---:|---:|---:|---:|"
         )
         for name in names:
-            print(row(name, path, Path(scratch) / "removed.json", planted, truth), flush=True)
+            found = measured(name, path, Path(scratch) / "removed.json")
+            print(row(name, found, planted, texts, truth), flush=True)
 
 
-def row(name: str, path: Path, output: Path, planted: list, truth: dict[int, set[int]] | None) -> str:
-    """One line of the table."""
+def measured(name: str, path: Path, output: Path) -> dict[str, Any]:
+    """What a tool removed from the documents of a file and what it cost, or the `error` it met."""
     command = [sys.executable, __file__, "--child", name, str(path), str(output)]
     settings = os.environ | {"OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
-    if name != "ours":
+    if not name.startswith("ours"):
         settings["PYTHONPATH"] = os.environ.get("PEERS", "")
     done = subprocess.run(command, capture_output=True, text=True, env=settings)
     if done.returncode:
-        return f"| {name} | left out: {done.stderr.strip().splitlines()[-1][:80]} | | | | |"
-    found = json.loads(output.read_text())
-    removed = set(found["removed"])
-    speed = f"| {name} {found['version']} | {found['cpu_s']:.1f} | {found['count'] / found['cpu_s']:,.0f} | {found['peak_mb']:.0f} "
-    if truth is None:
-        return f"{speed}| | |"
+        return {"error": done.stderr.strip().splitlines()[-1][:80]}
+    return json.loads(output.read_text())
+
+
+def row(
+    name: str, found: dict[str, Any], planted: list, texts: list[str], truth: dict[int, set[int]] | None
+) -> str:
+    """One line of the table."""
+    if "error" in found:
+        return f"| {name} | left out: {found['error']} | | | | |"
+    removed: dict[int, int] = dict(found["removed"])
     recall = np.mean([one in removed or other in removed for one, other in planted])
-    precision = np.mean([one in truth for one in removed])
-    return f"{speed}| {recall:.4f} | {precision:.4f} |"
+    precision = ""
+    if truth is not None:
+        precision = f"{np.mean([one in truth for one in removed]):.4f}"
+    elif any(partner >= 0 for partner in removed.values()):
+        named = [similarity(texts, one, other) >= THRESHOLD for one, other in removed.items()]
+        precision = f"{np.mean(named):.4f}"
+    cpu_s, speed = found["cpu_s"], found["count"] / found["cpu_s"]
+    return (
+        f"| {name} {found['version']} | {cpu_s:.1f} | {speed:,.0f} | {found['peak_mb']:.0f} "
+        f"| {recall:.4f} | {precision} |"
+    )
 
 
 def write_documents(path: Path, count: int) -> list[tuple[int, int]]:
@@ -148,6 +165,12 @@ def shingles(text: str) -> list[str]:
     return [" ".join(words[i : i + 5]) for i in range(max(1, len(words) - 4))]
 
 
+def similarity(texts: list[str], one: int, other: int) -> float:
+    """Exact Jaccard similarity of two texts' shingles."""
+    first, second = set(shingles(texts[one])), set(shingles(texts[other]))
+    return len(first & second) / len(first | second)
+
+
 def true_partners(texts: list[str]) -> dict[int, set[int]]:
     """Per document, all others of a Jaccard similarity of at least `THRESHOLD`.
 
@@ -173,13 +196,13 @@ def true_partners(texts: list[str]) -> dict[int, set[int]]:
     return partners
 
 
-def ours(path: Path) -> list[int]:
+def ours(path: Path, memory_bytes: int = 500_000_000) -> dict[int, int]:
     from blm.curate.corpus.near_text import near_duplicate_text
 
-    found = near_duplicate_text(pq.read_table(path)["text"], THRESHOLD)
-    return [
-        row for row, kept in zip(found["row"].to_pylist(), found["kept"].to_pylist(), strict=True) if not kept
-    ]
+    batches = pq.ParquetFile(path).iter_batches(4096, columns=["text"])
+    found = near_duplicate_text((one["text"] for one in batches), THRESHOLD, memory_bytes=memory_bytes)
+    removed = found.filter(pc.invert(found["kept"]))  # type: ignore[attr-defined]
+    return dict(zip(removed["row"].to_pylist(), removed["partner"].to_pylist(), strict=True))
 
 
 def rensa(path: Path) -> list[int]:
@@ -250,8 +273,9 @@ def data_juicer(path: Path) -> list[int]:
     return [row for row in range(len(texts)) if row not in left]
 
 
-TOOLS: dict[str, Callable[[Path], list[int]]] = {
+TOOLS: dict[str, Callable[[Path], list[int] | dict[int, int]]] = {
     "ours": ours,
+    "ours_64mb": partial(ours, memory_bytes=64_000_000),
     "rensa": rensa,
     "datasketch": datasketch,
     "data_juicer": data_juicer,
@@ -259,7 +283,8 @@ TOOLS: dict[str, Callable[[Path], list[int]]] = {
 }
 
 
-DISTRIBUTIONS = {"ours": "blm", "data_juicer": "py-data-juicer"}
+"""Each gives the documents it removes, perhaps with the one that each is alike."""
+DISTRIBUTIONS = {"ours": "blm", "ours_64mb": "blm", "data_juicer": "py-data-juicer"}
 """What a tool is installed as, where it is not its own name."""
 
 
@@ -277,7 +302,14 @@ def child(name: str, path: Path, output: Path) -> None:
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     peak = int(status["VmHWM"].split()[0]) / 1024
     count = pq.ParquetFile(path).metadata.num_rows
-    found = {"removed": removed, "cpu_s": after - before, "peak_mb": peak, "count": count}
+    if not isinstance(removed, dict):
+        removed = dict.fromkeys(removed, -1)
+    found: dict[str, Any] = {
+        "removed": [*removed.items()],
+        "cpu_s": after - before,
+        "peak_mb": peak,
+        "count": count,
+    }
     found["version"] = version(DISTRIBUTIONS.get(name, name))
     output.write_text(json.dumps(found))
 

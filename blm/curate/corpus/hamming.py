@@ -7,12 +7,11 @@ compared with about 28 n / 65,536 others: 430 at a million.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import combinations
 
 import numpy as np
 
-from blm.curate.runs import runs
+from blm.curate.runs import portions, runs
 
 MAX_DISTANCE = 6
 _COMPARISONS_AT_ONCE = 1 << 20
@@ -34,7 +33,9 @@ def close_pairs(queries: np.ndarray, hashes: np.ndarray, distance: int) -> np.nd
         wanted = _key(queries, bytes_used)
         first = np.searchsorted(ordered, wanted, side="left")
         counts = np.searchsorted(ordered, wanted, side="right") - first
-        for rows in _portions(counts):
+        there = np.flatnonzero(counts)
+        for part in portions(counts[there], _COMPARISONS_AT_ONCE):
+            rows = there[part]
             query = np.repeat(rows, counts[rows])
             index = order[runs(first[rows], counts[rows])]
             close = np.bitwise_count(queries[query] ^ hashes[index]) <= distance
@@ -50,10 +51,3 @@ def _key(hashes: np.ndarray, bytes_used: tuple[int, int]) -> np.ndarray:
 def _sorted(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     order = np.argsort(keys, kind="stable")
     return order, keys[order]
-
-
-def _portions(counts: np.ndarray) -> Iterator[np.ndarray]:
-    """Rows with anything to compare, a bounded number of comparisons at a time."""
-    rows = np.flatnonzero(counts)
-    portion = np.cumsum(counts[rows]) // _COMPARISONS_AT_ONCE
-    yield from np.split(rows, np.flatnonzero(np.diff(portion)) + 1)

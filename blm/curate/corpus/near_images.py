@@ -31,7 +31,7 @@ def near_duplicate_images(hashes: ImageHashes, mirrored: bool = False) -> pa.Tab
         found.append(_alike(hashes.flipped_phash[rows], hashes.flipped_dhash[rows], phash, dhash))
     pairs = np.concatenate(found)
     first, second = rows[pairs[:, 0].astype(np.int64)], rows[pairs[:, 1].astype(np.int64)]
-    return clusters(VerifiedPairs(first, second, pairs[:, 2]), len(hashes.usable))
+    return clusters(VerifiedPairs(first, second, pairs[:, 2]))
 
 
 def matching_images(queries: ImageHashes, known: ImageHashes) -> np.ndarray:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blm.curate.corpus import near_text
-from blm.curate.corpus.near_text import near_duplicate_text
+from blm.curate.corpus import candidates, near_text
+from blm.curate.corpus.near_text import LEAST_MEMORY_BYTES, near_duplicate_text
 from blm.curate.corpus.shingles import shingle_sets
 from blm.schemas.errors import ConfigError
 
@@ -90,7 +90,7 @@ def test_groups_are_never_compared_with_each_other():
 
 
 def test_a_large_bucket_of_boilerplate_stays_one_cluster(monkeypatch):
-    monkeypatch.setattr(near_text, "_LARGE_BUCKET", 8)
+    monkeypatch.setattr(candidates, "_LARGE_BUCKET", 8)
     generator = random.Random(5)
     base = sentence(generator, 60)
     texts = [edited(generator, base, 1) for _ in range(80)]
@@ -103,6 +103,40 @@ def test_chunks_and_repeated_runs_change_nothing(planted):
     texts, _ = planted
     whole = near_duplicate_text(pa.array(texts))
     assert near_duplicate_text(pa.chunked_array([texts[:77], [], texts[77:]], pa.string())).equals(whole)
+
+
+def test_texts_may_come_as_arrays_one_after_the_other(planted):
+    texts, _ = planted
+    arrays = (pa.array(texts[start : start + 500]) for start in range(0, len(texts), 500))
+    assert near_duplicate_text(arrays).equals(near_duplicate_text(pa.array(texts)))
+
+
+def test_less_memory_changes_nothing(planted, monkeypatch):
+    texts, _ = planted
+    groups = np.arange(len(texts)) % 2
+    whole = near_duplicate_text(pa.array(texts), groups=groups)
+    blocks = []
+
+    class Watched(near_text.Candidates):
+        def __init__(self, folder, block_begins, memory_bytes):
+            blocks.append(len(block_begins) - 1)
+            super().__init__(folder, block_begins, memory_bytes)
+
+    monkeypatch.setattr(near_text, "Candidates", Watched)
+    monkeypatch.setattr(near_text, "LEAST_MEMORY_BYTES", 0)
+    assert near_duplicate_text(pa.array(texts), groups=groups, memory_bytes=100_000).equals(whole)
+    assert blocks[0] > 1
+
+
+def test_too_little_memory_is_refused():
+    with pytest.raises(ConfigError, match=f"Allow {LEAST_MEMORY_BYTES}"):
+        near_duplicate_text(pa.array(["a"]), memory_bytes=1000)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_groups_must_be_as_many_as_texts(count):
+    with pytest.raises(ConfigError, match=f"{count} groups for .*3 texts"):
+        near_duplicate_text(pa.array(["a", "b", "c"]), groups=np.zeros(count))
 
 
 def test_short_and_empty_texts_are_alike_only_where_equal():
