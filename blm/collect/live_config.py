@@ -7,6 +7,13 @@ from pydantic import Field
 from blm.collect.attempts import CollectConfig
 
 HUMAN_OPERATORS = ("leader", "gamepad", "browser")
+TELEOPERATOR = "lerobot:"
+"""`--operator lerobot:TYPE` is LeRobot's teleoperator of that type, plugins included."""
+
+
+def is_live(operator: str) -> bool:
+    """Whether a person takes part: with a device of theirs, or ready to take over from a policy."""
+    return operator in HUMAN_OPERATORS or operator.startswith((TELEOPERATOR, "policy:"))
 
 
 class LiveCollectConfig(CollectConfig):
@@ -41,3 +48,9 @@ class LiveCollectConfig(CollectConfig):
     def device(self) -> str:
         """The person's device: the operator itself, or what takes over from a policy."""
         return self.take_over if self.can_take_over else self.operator
+
+    @property
+    def teleoperator(self) -> str | None:
+        """LeRobot's type of the leader; None: the one that belongs to the robot, or no leader at all."""
+        named = self.device.startswith(TELEOPERATOR)
+        return self.device.removeprefix(TELEOPERATOR) if named else None

@@ -14,7 +14,7 @@ from threading import Event, Thread
 from typing import Any
 
 from blm.collect.controls import Control, Controls, KeyMap, Phase
-from blm.collect.live_config import HUMAN_OPERATORS, LiveCollectConfig
+from blm.collect.live_config import HUMAN_OPERATORS, TELEOPERATOR, LiveCollectConfig
 from blm.collect.live_recorder import LIVE_VIDEO, LiveRecorder
 from blm.collect.live_session import Console, LiveConfig, LiveSession, LiveSummary
 from blm.collect.operators.terminal import TerminalConsole, TerminalKeys
@@ -42,8 +42,9 @@ def collect_live(
         HardwareError: a robot, leader, gamepad or camera is absent or does not answer.
         OutputExistsError, DatasetError: as the recorder does.
     """
-    if config.device not in HUMAN_OPERATORS:
-        raise UnknownNameError("operator", config.device, [*HUMAN_OPERATORS, "planner", "policy:RUN"])
+    if config.device not in HUMAN_OPERATORS and config.teleoperator is None:
+        known = [*HUMAN_OPERATORS, f"{TELEOPERATOR}TYPE", "planner", "policy:RUN"]
+        raise UnknownNameError("operator", config.device, known)
     keys = KeyMap.parse(config.keys)
     controls = Controls()
     with ExitStack() as stack:
@@ -92,7 +93,7 @@ class _Device:
 def _opened_device(
     config: LiveCollectConfig, cell: Any, controls: Controls, announce: Callable[[str], None]
 ) -> Iterator[_Device]:
-    opened = {"leader": _leader, "gamepad": _gamepad, "browser": _browser}[config.device]
+    opened = {"gamepad": _gamepad, "browser": _browser}.get(config.device, _leader)
     with opened(config, cell, controls, announce) as device:
         yield device
 
@@ -101,7 +102,7 @@ def _opened_device(
 def _leader(
     config: LiveCollectConfig, cell: Any, controls: Controls, announce: Callable[[str], None]
 ) -> Iterator[_Device]:
-    from blm.collect.operators.leader import LeaderAgent, open_leader
+    from blm.collect.operators.leader import LeaderAgent, leader_links, open_leader
 
     told: list[str] = []
 
@@ -109,9 +110,11 @@ def _leader(
         if not told or told[-1] != note:
             told.append(note)
             announce(note)
-        return not controls.episode_ended
+        return not controls.episode_ended and (not config.can_take_over or _taken_over(controls))
 
-    agent = LeaderAgent(open_leader(config.robot, config.leader_port), cell.embodiment, waiting=waiting)
+    leader = open_leader(config.robot, config.leader_port, kind=config.teleoperator)
+    links = {} if config.teleoperator else leader_links(config.robot)
+    agent = LeaderAgent(leader, cell.embodiment, links=links, waiting=waiting)
     try:
         yield _Device(agent)
     finally:
@@ -176,7 +179,12 @@ def _pause(controls: Controls) -> None:
 def _with_take_over(policy: Agent, device: _Device, controls: Controls) -> Agent:
     from blm.collect.operators.take_over import TakeOverAgent
 
-    return TakeOverAgent(policy, device.agent, lambda: controls.state.take_overs % 2 == 1, device.watch)
+    return TakeOverAgent(policy, device.agent, lambda: _taken_over(controls), device.watch)
+
+
+def _taken_over(controls: Controls) -> bool:
+    """Whether the person has asked for the arm and not given it back."""
+    return controls.state.take_overs % 2 == 1
 
 
 def _cell(config: LiveCollectConfig, controls: Controls, announce: Callable[[str], None]) -> Any:

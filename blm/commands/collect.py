@@ -97,7 +97,7 @@ def collect(
     if list_devices:
         _list_devices()
         return
-    from blm.collect.live_config import HUMAN_OPERATORS
+    from blm.collect.live_config import is_live
     from blm.collect.sim.variety import Variety
 
     if push_to_hub is not None:
@@ -120,7 +120,7 @@ def collect(
         "variety": Variety.parse(variety),
         "noise": noise,
     }
-    if operator in HUMAN_OPERATORS or operator.startswith("policy:"):
+    if is_live(operator):
         live = {
             "task": names(task)[0],
             "tasks": names(task),
@@ -137,7 +137,7 @@ def collect(
         }
         _collect_live(settings | live, as_json)
     else:
-        _refuse_operator(operator, on_real_arm=port is not None)
+        _refuse_operator(operator, on_real_arm=port is not None or robot.startswith("lerobot:"))
         _collect_planned(settings, as_json)
     if push_to_hub is not None:
         upload(settings["output"], push_to_hub, private=True, quiet=as_json)
@@ -148,7 +148,7 @@ def _refuse_operator(operator: str, on_real_arm: bool) -> None:
     from blm.collect.live_config import HUMAN_OPERATORS
     from blm.schemas.errors import UsageError
 
-    live = ", ".join([*HUMAN_OPERATORS, "policy:RUN"])
+    live = ", ".join([*HUMAN_OPERATORS, "lerobot:TYPE", "policy:RUN"])
     if operator != "planner":
         raise UsageError(
             f"operator '{operator}' is not available; there are: planner, {live}.",

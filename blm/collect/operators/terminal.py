@@ -110,6 +110,15 @@ class TerminalKeys:
                     self._press(control)
 
 
+def confirmed(question: str) -> bool:
+    """Ask a person at the terminal; false where there is none, or where they say anything but yes."""
+    if not sys.stdin.isatty():
+        return False
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def _standard_input() -> int | None:
     """None where there is none, as in a test or a service."""
     try:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from blm.collect.robots.calibration import calibration_remedy
 from blm.collect.robots.servo_health import HealthConfig, ServoHealth
 from blm.collect.robots.servo_line import ServoLine
 from blm.schemas.embodiment import Embodiment
@@ -268,11 +269,10 @@ class LeRobotArm:
         return False
 
     def _uncalibrated(self) -> HardwareError:
-        robot = self.robot
-        port = f" --robot.port={robot.config.port}" if hasattr(robot.config, "port") else ""
+        file = self.robot.calibration_fpath
         return HardwareError(
-            f"the arm and its calibration file {robot.calibration_fpath} do not match, or there is no such file.",
-            f"Calibrate it: lerobot-calibrate --robot.type={robot.config.type}{port} --robot.id={robot.id}",
+            f"the arm and its calibration file {file} do not match, or there is no such file.",
+            calibration_remedy(self.robot, "robot"),
         )
 
     def _hang_up(self) -> None:

@@ -10,6 +10,7 @@ import math
 import re
 from typing import Any
 
+from blm.collect.robots.calibration import calibration_remedy
 from blm.collect.robots.tool_pose import NO_MODEL
 from blm.schemas.embodiment import Axis, Camera, Embodiment, Gripper
 from blm.schemas.errors import HardwareError
@@ -18,7 +19,7 @@ MAX_SPEED_RAD_S = 1.5
 """Of every axis: slow, since nothing is known of the arm."""
 
 _GRIPPER = re.compile(r"gripper|jaw|finger|claw")
-_REMEDY = "Describe the robot in a YAML file (see docs/hardware.md) and give it with --embodiment FILE."
+_REMEDY = "Describe the robot in a YAML file with 'driver: {kind}' (see docs/hardware.md): --robot FILE"
 
 
 def derive_embodiment(robot: Any, kind: str, control_rate_hz: float = 30.0) -> Embodiment:
@@ -31,7 +32,7 @@ def derive_embodiment(robot: Any, kind: str, control_rate_hz: float = 30.0) -> E
     if others:
         raise HardwareError(
             f"'{kind}' also takes {', '.join(others)}; only joint positions ('….pos') can be recorded.",
-            _REMEDY,
+            _REMEDY.format(kind=kind),
         )
     names = [name for name in robot.action_features if name in robot.observation_features]
     gripper = next((name for name in names if _GRIPPER.search(name)), names[-1])
@@ -54,8 +55,16 @@ def _axis(robot: Any, kind: str, name: str, *, gripper: bool) -> Axis:
     motor_name = name.removesuffix(".pos")
     bus = getattr(robot, "bus", None)
     motor, calibration = (getattr(bus, "motors", {}) or {}).get(motor_name), robot.calibration.get(motor_name)
-    if motor is None or calibration is None or bus is None:
-        raise HardwareError(f"the limits of '{name}' of '{kind}' are not known.", _REMEDY)
+    if motor is None or bus is None:
+        raise HardwareError(
+            f"the limits of '{name}' of '{kind}' are not known, and nothing is moved without.",
+            _REMEDY.format(kind=kind),
+        )
+    if calibration is None:
+        raise HardwareError(
+            f"'{kind}' is not calibrated: {robot.calibration_fpath} does not say how far '{name}' goes.",
+            calibration_remedy(robot, "robot"),
+        )
     turn = bus.model_resolution_table[motor.model] - 1
     travel_rad = (calibration.range_max - calibration.range_min) / turn * 2 * math.pi
     unit, lower, upper = _range(motor.norm_mode.value, travel_rad)

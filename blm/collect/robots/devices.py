@@ -14,6 +14,7 @@ from importlib.metadata import distributions
 from typing import Any, Literal
 
 from blm.collect.robots.arm import AxisLink, line_of
+from blm.collect.robots.calibration import calibration_remedy
 from blm.collect.robots.cameras import CameraRequest, with_cameras
 from blm.collect.robots.derived import derive_embodiment
 from blm.collect.robots.drivers import DRIVERS, Driver
@@ -25,6 +26,8 @@ PREFIX = "lerobot:"
 
 _Family = Literal["robots", "teleoperators"]
 _PLUGINS = ("lerobot_robot_", "lerobot_camera_", "lerobot_teleoperator_")
+_ADDRESSES = ("port", "ip_address", "robot_ip", "ip", "host", "address")
+"""What drivers call the option for a serial port or network address."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,14 @@ def choose_robot(
         HardwareError: the driver's package is not installed, or no embodiment can be derived.
         MissingExtraError: LeRobot is not installed.
     """
+    driver = _driver(name)
+    configuration = _configuration_class("robots", driver)
     if not cameras:
         raise UsageError("a dataset needs pictures.", "Name at least one camera: --camera top=0")
-    driver = _driver(name)
     settings = {**driver.options, **(options or {}), "cameras": {one.name: one.config() for one in cameras}}
     if port is not None:
-        settings[driver.address] = port
-    robot = open_device("robots", driver.kind, settings, identifier, driver.package)
+        settings[_address_option(configuration, driver.kind)] = port
+    robot = _opened("robots", configuration, driver.kind, settings, identifier)
     if embodiment is None:
         known = not name.startswith(PREFIX)
         embodiment = load_embodiment(name) if known else derive_embodiment(robot, driver.kind)
@@ -76,15 +80,28 @@ def choose_robot(
 
 
 def open_teleoperator(
-    kind: str, options: Mapping[str, Any], identifier: str | None = None, *, connect: bool = True
+    kind: str,
+    port: str | None,
+    options: Mapping[str, Any] | None = None,
+    identifier: str | None = None,
+    *,
+    driver: Driver | None = None,
+    connect: bool = True,
 ) -> Any:
     """LeRobot's teleoperator of type `kind` (`so100_leader`, …), its servo line guarded, connected.
+
+    Args:
+        port: serial port or network address; None for a type that has none.
+        driver: of the robot that it leads, to name the package where the type is missing.
 
     Raises:
         UnknownNameError, UsageError, MissingExtraError: as `choose_robot`.
         HardwareError: it does not answer, or is not calibrated.
     """
-    device = open_device("teleoperators", kind, options, identifier)
+    wanted = Driver(kind, driver.package, install=driver.install) if driver else Driver(kind, "")
+    configuration = _configuration_class("teleoperators", wanted)
+    settings = dict(options or {}) | ({_address_option(configuration, kind): port} if port else {})
+    device = _opened("teleoperators", configuration, kind, settings, identifier)
     line = line_of(device)
     if connect:
         try:
@@ -101,21 +118,23 @@ def open_teleoperator(
             raise HardwareError(
                 f"the leader and its calibration file {device.calibration_fpath} do not match, or there is no such "
                 "file.",
-                f"Calibrate it: lerobot-calibrate --teleop.type={kind} --teleop.port={device.config.port} "
-                f"--teleop.id={device.id}",
+                calibration_remedy(device, "teleop"),
             )
     return device
 
 
-def open_device(
-    family: _Family, kind: str, options: Mapping[str, Any], identifier: str | None = None, package: str = ""
-) -> Any:
+def open_device(family: _Family, kind: str, options: Mapping[str, Any], identifier: str | None = None) -> Any:
     """A LeRobot robot or teleoperator from its type and options; not connected.
 
     Raises:
         UnknownNameError, UsageError, HardwareError, MissingExtraError: as `choose_robot`.
     """
-    configuration = _configuration_class(family, kind, package)
+    return _opened(family, _configuration_class(family, Driver(kind, "")), kind, options, identifier)
+
+
+def _opened(
+    family: _Family, configuration: Any, kind: str, options: Mapping[str, Any], identifier: str | None
+) -> Any:
     device = _build(family, _decoded(configuration, kind, {**options, "id": identifier}))
     if identifier is None:
         files = sorted(device.calibration_dir.glob("*.json"))
@@ -133,18 +152,32 @@ def device_kinds(family: _Family) -> list[str]:
 
 
 def _driver(name: str) -> Driver:
+    """The driver of a robot by our name, by `lerobot:TYPE`, or of an embodiment in a YAML file."""
     if name.startswith(PREFIX):
-        return Driver(name.removeprefix(PREFIX), "", "port")
+        return Driver(name.removeprefix(PREFIX), "")
     driver = DRIVERS.get(name)
     if driver is not None:
         return driver
     known = load_embodiment(name)
     if known.driver is not None:
-        return Driver(known.driver, known.driver_package or "", "port")
+        return Driver(known.driver, known.driver_package or "")
     raise HardwareError(
-        f"LeRobot has no driver for the {known.title}, and which plugin you use is not known.",
-        f"Install one (for the Panda e.g. lerobot_robot_franka) and use --robot {PREFIX}TYPE.",
+        f"LeRobot has no driver for the {known.title} of its own; third-party plugins have, each with names and "
+        "units of its own.",
+        f"Install one (lerobot_robot_franka is one for the Panda), copy blm/schemas/embodiments/{known.name}.yaml "
+        "with the plugin's type as 'driver' and its names and units, and use --robot FILE.",
     )
+
+
+def _address_option(configuration: Any, kind: str) -> str:
+    """What a device calls its port or address."""
+    names = [one.name for one in dataclasses.fields(configuration)]
+    found = next((name for name in _ADDRESSES if name in names), None)
+    if found is None:
+        raise UsageError(
+            f"'{kind}' takes neither a port nor an address.", f"Its options: {', '.join(names)}."
+        )
+    return found
 
 
 def _base(family: _Family) -> Any:
@@ -160,32 +193,44 @@ def _base(family: _Family) -> Any:
         raise MissingExtraError("lerobot", "hardware") from None
 
 
-def _configuration_class(family: _Family, kind: str, package: str) -> Any:
+def _configuration_class(family: _Family, driver: Driver) -> Any:
     """Look among what is registered, then in plugins, then in all that LeRobot has."""
-    base = _base(family)
-    for register in (lambda: None, _import_plugins, lambda: _import_all(family)):
+    base, kind = _base(family), driver.kind
+    broken: dict[str, str] = {}
+    for register in (lambda: None, lambda: broken.update(_import_plugins()), lambda: _import_all(family)):
         register()
         if kind in base.get_known_choices():
             return base.get_choice_class(kind)
-    if package:
+    if driver.package in broken:
         raise HardwareError(
-            f"the driver '{kind}' is not installed.",
-            f"It is part of '{package}': install that and try again.",
+            f"'{driver.package}', which has the driver '{kind}', cannot be imported: {broken[driver.package]}.",
+            "Install what it needs.",
+        )
+    if driver.package:
+        raise HardwareError(
+            f"the driver '{kind}' is not installed; it is part of '{driver.package}'.",
+            f"Install it: {driver.install}" if driver.install else "Install that and try again.",
         )
     raise UnknownNameError(f"LeRobot {family.removesuffix('s')}", kind, base.get_known_choices())
 
 
-def _import_plugins() -> None:
-    """Third-party packages register themselves on import. LeRobot overlooks those named with hyphens."""
+def _import_plugins() -> Mapping[str, str]:
+    """Third-party packages register themselves on import. LeRobot overlooks those named with hyphens.
+
+    Returns the packages that cannot be imported, and why.
+    """
     from lerobot.utils.import_utils import register_third_party_plugins
 
     register_third_party_plugins()
     names = {(found.metadata["Name"] or "").replace("-", "_") for found in distributions()}
+    broken: dict[str, str] = {}
     for name in sorted(name for name in names if name.startswith(_PLUGINS) and name not in sys.modules):
         try:
             importlib.import_module(name)
-        except Exception:
-            logging.getLogger(__name__).warning("The LeRobot plugin '%s' cannot be imported.", name)
+        except Exception as error:
+            broken[name] = str(error)
+            logging.getLogger(__name__).warning("The LeRobot plugin '%s' cannot be imported: %s", name, error)
+    return broken
 
 
 def _import_all(family: _Family) -> None:

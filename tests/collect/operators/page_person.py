@@ -71,7 +71,7 @@ class Person:
     def __init__(self, page: Any) -> None:
         self.page = page
 
-    def phase_is(self, phase: str, seconds: float = 20) -> None:
+    def phase_is(self, phase: str, seconds: float = 60) -> None:
         self.page.wait_for_selector(f'body[data-phase="{phase}"]', timeout=1000 * seconds)
 
     def click(self, name: str) -> None:
@@ -81,11 +81,13 @@ class Person:
     def press(self, key: str) -> None:
         self.page.keyboard.press(key)
 
-    def hold(self, key: str, seconds: float) -> None:
-        """Hold a key down."""
+    def hold(self, key: str, until: Callable[[], bool], seconds: float = 60) -> None:
+        """Hold a key down until something has happened."""
         self.page.keyboard.down(key)
-        time.sleep(seconds)
-        self.page.keyboard.up(key)
+        try:
+            wait_until(until, seconds)
+        finally:
+            self.page.keyboard.up(key)
 
     def drag(self, to: np.ndarray) -> None:
         """Drag the handle over the table to above a point (2,), base frame."""
@@ -106,11 +108,11 @@ class Person:
         self.page.mouse.move(*self._pixel(self.wish()))
         self.page.mouse.wheel(0, 100)
         wait_until(lambda: abs(self.wish()[2] - height) < 0.002, 5)
-        wait_until(lambda: abs(self.tool()[2] - height) < 0.008, 20)
+        wait_until(lambda: abs(self.tool()[2] - height) < 0.008, 90)
 
     def arrive(self, to: np.ndarray, within_m: float = 0.015) -> None:
         """Wait until the tool is above a point (2,)."""
-        wait_until(lambda: bool(np.hypot(*(self.tool()[:2] - to)) < within_m), 20)
+        wait_until(lambda: bool(np.hypot(*(self.tool()[:2] - to)) < within_m), 90)
 
     def wish(self) -> list[float]:
         return self.page.evaluate("wish.position")

@@ -15,12 +15,12 @@ import pytest
 from blm.collect.controls import Control, KeyMap, Phase
 from blm.collect.live_session import SessionStatus
 from blm.collect.operators.gamepad import DEAD_ZONE, MOVE_SPEED_M_S, GamepadAgent, PadState
-from blm.collect.operators.leader import MATCHED_WITHIN, LeaderAgent, open_leader
+from blm.collect.operators.leader import MATCHED_WITHIN, LeaderAgent, leader_links, open_leader
 from blm.collect.operators.take_over import TakeOverAgent
 from blm.collect.operators.terminal import TerminalConsole, TerminalKeys, key_names
 from blm.collect.operators.tool_driver import ToolDriver
 from blm.schemas.embodiment import load_embodiment
-from blm.schemas.errors import HardwareError, UsageError
+from blm.schemas.errors import HardwareError, UnknownNameError, UsageError
 from blm.schemas.rollout import Command, EpisodeStart, Observation
 from tests.collect.sim.scenes import environment
 from tests.collect.workcell import counting_environment
@@ -64,13 +64,45 @@ def test_a_leader_is_coupled_once_it_stands_as_the_robot_does():
     assert last == pytest.approx(near)
 
 
-def test_a_person_may_give_up_matching():
+def test_where_matching_is_given_up_the_robot_stays_where_it_is():
     start, observation = begun()
     agent = LeaderAgent(Hand(observation.state + 90.0), SO100, waiting=lambda note: False)
     agent.reset(start, observation)
-    offset = agent.act(observation).values - (observation.state + 90.0)
-    span = SO100.column("upper") - SO100.column("lower")
-    assert (np.abs(offset) <= MATCHED_WITHIN * span + 1e-9).all()
+    for _ in range(30):
+        assert agent.act(observation).values == pytest.approx(observation.state)
+
+
+def test_what_to_do_is_said_once_a_second():
+    start, observation = begun()
+    now, notes = [0.0], []
+    poses = [observation.state + offset for offset in np.linspace(90.0, 0.0, 61)]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    agent = LeaderAgent(
+        Hand(*poses),
+        SO100,
+        waiting=lambda note: notes.append(note) is None,
+        clock=lambda: now[0],
+        sleep=sleep,
+    )
+    agent.reset(start, observation)
+    assert len(notes) > 40, "sixty polls of a twentieth of a second"
+    assert 2 <= len(set(notes)) <= 3
+    assert agent.metrics()["matching_s"] == pytest.approx(0.05 * len(notes))
+
+
+def test_a_leader_with_names_and_units_of_its_own_is_translated():
+    widow = load_embodiment("widowxai")
+    shown = {f"joint_{i}.pos": 0.1 * i for i in range(6)} | {"left_carriage_joint.pos": 0.022}
+
+    class Trossen(Hand):
+        def get_action(self) -> dict[str, Any]:
+            return shown
+
+    agent = LeaderAgent(Trossen(), widow, links=leader_links("widowxai"))
+    assert agent.values() == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.5])
 
 
 def test_a_leader_of_another_robot_is_refused():
@@ -85,8 +117,14 @@ def test_a_leader_of_another_robot_is_refused():
 def test_a_leader_needs_a_port_and_a_kind():
     with pytest.raises(UsageError, match=r"needs --leader-port.*--list"):
         open_leader("so100", None)
-    with pytest.raises(UsageError, match="no leader arm is known for 'panda'; there is one for: so100"):
+    with pytest.raises(
+        UsageError, match=r"'panda'; there is one for: so100, widowxai.*--operator lerobot:TYPE"
+    ):
         open_leader("panda", "/dev/null")
+    with pytest.raises(HardwareError, match=r"lerobot_teleoperator_trossen"):
+        open_leader("widowxai", "192.168.1.2")
+    with pytest.raises(UnknownNameError, match=r"teleoperator 'gelo' not found; there are: .*so100_leader"):
+        open_leader("xarm7", "/dev/null", kind="gelo")
 
 
 class FakePad:

@@ -83,18 +83,24 @@ def test_any_lerobot_robot_gets_an_embodiment_from_its_calibration(
     assert degrees.embodiment.axes[0].upper == pytest.approx(1300 * 360 / 4095)
 
 
-def test_a_robot_without_calibration_needs_a_description(bus: EmulatedBus, tmp_path: Path) -> None:
+def test_a_robot_without_calibration_says_how_to_calibrate(bus: EmulatedBus, tmp_path: Path) -> None:
     robot = open_device("robots", "so100_follower", {"port": bus.port, "calibration_dir": tmp_path})
-    with pytest.raises(HardwareError, match=r"limits of 'shoulder_pan\.pos'"):
+    with pytest.raises(
+        HardwareError, match=rf"lerobot-calibrate --robot\.type=so100_follower .*port={bus.port}"
+    ):
         derive_embodiment(robot, "so100_follower")
 
 
-def test_a_driver_that_is_not_installed_is_named_with_its_package() -> None:
+def test_a_driver_that_is_not_installed_is_named_with_what_to_type() -> None:
+    """Before anything else is asked for: cameras that are missing too are no news then."""
     for name in ("xarm6", "xarm7", "widowxai"):
-        with pytest.raises(HardwareError, match=DRIVERS[name].package):
-            choose_robot(name, port="192.168.1.2", cameras=[TOP])
-    with pytest.raises(HardwareError, match="lerobot_robot_franka"):
-        choose_robot("panda", port="192.168.1.2", cameras=[TOP])
+        package = DRIVERS[name].package
+        with pytest.raises(
+            HardwareError, match=rf"part of '{package}'\.\s+Install it: pip install .*{package}"
+        ):
+            choose_robot(name, port="192.168.1.2")
+    with pytest.raises(HardwareError, match=r"lerobot_robot_franka.*embodiments/panda\.yaml.*--robot FILE"):
+        choose_robot("panda", port="192.168.1.2")
 
 
 def test_links_name_axes_of_their_embodiments_and_keep_the_gripper_in_range() -> None:
@@ -121,12 +127,12 @@ def test_what_is_not_known_is_listed(bus: EmulatedBus) -> None:
 def test_a_leader_is_opened_and_one_that_is_not_calibrated_says_how_to(
     bus: EmulatedBus, calibrated: dict[str, object]
 ) -> None:
-    leader = open_teleoperator("so100_leader", {"port": bus.port, **calibrated})
+    leader = open_teleoperator("so100_leader", bus.port, calibrated)
     assert leader.get_action()["gripper.pos"] == pytest.approx(50.0, abs=0.1)
     leader.disconnect()
     bus.servos["gripper"].homing_offset += 3
     with pytest.raises(HardwareError, match=r"--teleop\.type=so100_leader"):
-        open_teleoperator("so100_leader", {"port": bus.port, **calibrated})
+        open_teleoperator("so100_leader", bus.port, calibrated)
 
 
 _PLUGIN = '''
