@@ -9,8 +9,11 @@ import pytest
 from blm.pages.viewer.dataset import ViewedDataset
 from blm.pages.viewer.server import ViewerServer
 from blm.pages.viewer.static_page import write_static_page
+from blm.train.shard_build import ShardBuild
+from blm.train.viewed_build import ViewedBuild
 from tests.factories import make_dataset
-from tests.pages.viewer import shared_video
+from tests.pages.viewer import image_dataset, shared_video
+from tests.train.stage2_builds import make_build
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 playwright = pytest.importorskip("playwright.sync_api")
@@ -156,3 +159,52 @@ def test_a_page_in_a_folder_opens_without_a_server(page, tmp_path):
     page.wait_for_selector("body[data-shown='2']")
     page.wait_for_function("document.querySelector('video').readyState >= 2")
     assert page.locator(".taken").count() == 2
+
+
+def grey_of_picture(page, frame):
+    """The grey of the canvas once it shows that frame."""
+    page.wait_for_selector(f"canvas[data-frame='{frame}']")
+    return page.evaluate(
+        """() => {
+          const copy = document.createElement("canvas");
+          copy.width = copy.height = 8;
+          const pen = copy.getContext("2d");
+          pen.drawImage(document.querySelector("#videos canvas"), 0, 0, 8, 8);
+          return pen.getImageData(4, 4, 1, 1).data[0];
+        }"""
+    )
+
+
+def test_single_pictures_are_shown_frame_by_frame_and_play(page, serving, tmp_path):
+    page.goto(serving(ViewedDataset(image_dataset.write_dataset(tmp_path / "watched")), first=1))
+    page.wait_for_selector("body[data-shown='1']")
+    first, length = image_dataset.FRAMES
+    for frame in range(length):
+        assert grey_of_picture(page, frame) == image_dataset.grey(first + frame)
+        page.keyboard.press(".")
+    page.keyboard.press("Home")
+    page.keyboard.press("Space")
+    playwright.expect(page.locator("#play")).to_have_text("▶", timeout=15_000)
+    assert grey_of_picture(page, length - 1) == image_dataset.grey(first + length - 1)
+
+
+def test_a_build_has_splits_to_choose_from(page, serving, tmp_path):
+    build = make_build(tmp_path / "splits", episodes=4, cameras=("top", "wrist"))
+    page.goto(serving(ViewedBuild(ShardBuild(build))))
+    page.wait_for_selector("body[data-shown='0']")
+    assert "split train" in page.inner_text("#chips")
+    page.select_option("#by-split", "=val")
+    assert "2 of 6 samples" in page.inner_text("#counted")
+    page.locator("#list .item").first.click()
+    page.wait_for_selector("body[data-shown='4']")
+    page.wait_for_selector("canvas[data-frame='0']")
+    assert page.locator("#videos canvas").count() == 2
+    assert "so100_val-000000" in page.inner_text("#tables")
+
+
+def test_pictures_of_a_page_in_a_folder_need_no_server(page, tmp_path):
+    dataset = ViewedDataset(image_dataset.write_dataset(tmp_path / "watched"))
+    page.goto(write_static_page(dataset, tmp_path / "page", [0]).as_uri())
+    page.wait_for_selector("canvas[data-frame='0']")
+    page.keyboard.press("End")
+    page.wait_for_selector("canvas[data-frame='5']")
