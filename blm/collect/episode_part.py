@@ -181,6 +181,28 @@ def judged(columns: Mapping[str, np.ndarray], success: bool) -> dict[str, np.nda
     return {**columns, SUCCESS: marks}
 
 
+@dataclass(frozen=True)
+class EpisodeTiming:
+    """How regularly an episode was recorded: what its row of `meta/episodes` will say.
+
+    Attributes:
+        frames: control ticks.
+        late_ticks: ticks that began late by more than half a period.
+        repeated_frames: pictures that are the one before once more, of all cameras together.
+        jitter_ms: standard deviation of the control period.
+    """
+
+    frames: int = 0
+    late_ticks: int = 0
+    repeated_frames: int = 0
+    jitter_ms: float = 0.0
+
+    def __str__(self) -> str:
+        frames = f"{self.frames} frame{'' if self.frames == 1 else 's'}"
+        pictures = f"{self.repeated_frames} picture{'' if self.repeated_frames == 1 else 's'}"
+        return f"{frames}, {self.late_ticks} late, {pictures} repeated, jitter {self.jitter_ms:.1f} ms"
+
+
 def late_ticks_and_jitter(times_s: np.ndarray, rate_hz: float) -> tuple[int, float]:
     """From the measured times of control ticks (T,), seconds: how many came late, and the period's standard
     deviation in milliseconds."""

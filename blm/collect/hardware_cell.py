@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from blm.collect.controls import Controls
 from blm.collect.live_config import LiveCollectConfig
+from blm.collect.operators.terminal import confirmed
 from blm.collect.robots.cameras import requests
 from blm.collect.robots.devices import PREFIX, choose_robot
 from blm.collect.robots.hardware import HardwareEnvironment
+from blm.collect.robots.tool_pose import NO_MODEL
 from blm.schemas.embodiment import Embodiment, load_embodiment
 from blm.schemas.errors import HardwareError, UsageError
-from blm.schemas.rollout import Environment, EpisodeStart, Observation, Transition
-from blm.schemas.task import Task, load_task
+from blm.schemas.rollout import Environment
+from blm.schemas.task import load_task
 
 
 class HardwareCell:
@@ -34,6 +35,7 @@ class HardwareCell:
             UsageError, HardwareError, MissingExtraError: see `choose_robot`.
         """
         self._config = config
+        self._announce = announce
         chosen = choose_robot(
             config.robot, port=config.port, cameras=tuple(requests(config.cameras).values())
         )
@@ -45,6 +47,7 @@ class HardwareCell:
             links=chosen.links,
             notify=announce,
             paused=lambda: controls.paused,
+            confirm_torque_off=lambda: confirmed("Is the arm supported, and may it let go?"),
         )
         stop = self._arm.safety.stop
         controls.on_emergency.append(lambda: stop.press("emergency stop"))
@@ -52,10 +55,8 @@ class HardwareCell:
         self._views: dict[str, Any] = {}
 
     def environment(self, task: str) -> Environment:
-        """The arm, working at a task."""
-        if task == self._config.all_tasks[0]:
-            return self._arm
-        return AtTask(self._arm, load_task(task, self.embodiment.name))
+        """The arm, working at a task: the name of one, or an instruction in words."""
+        return self._arm.with_task(task)
 
     def view(self, task: str) -> Any:
         """What a page shows: the arm where it was measured; where objects are only the cameras know."""
@@ -73,53 +74,35 @@ class HardwareCell:
         model, base_pose = self._twin()
         return ToolDriver(model, self.embodiment, base_pose)
 
+    def park(self) -> None:
+        """Lead the arm back to where it lay when it was connected, unless it was stopped. The stop still stops it."""
+        if self._arm.safety.stop.pressed:
+            return
+        self._announce("The arm goes back slowly to where it lay; the emergency stop still holds it.")
+        with contextlib.suppress(
+            HardwareError
+        ):  # where it does not arrive it is held on closing, and that is said
+            self._arm.park()
+
     def close(self) -> None:
-        """Lead the arm back to where it lay, unless it was stopped, and let go of it."""
-        if not self._arm.safety.stop.pressed:
-            with contextlib.suppress(HardwareError):
-                self._arm.park()
+        """Let go of the arm. Torque goes off where it lies at rest; else it holds itself."""
         self._arm.close()
+
+    def _refuse_device_without_model(self) -> None:
+        """Before the arm is touched: a gripper is only led through a model of the arm."""
+        if self._config.device not in ("browser", "gamepad"):
+            return
+        robot = self._config.robot
+        if robot.startswith(PREFIX) or load_embodiment(robot).model == NO_MODEL:
+            raise UsageError(
+                f"'{robot}' has no model, which --operator {self._config.device} needs.",
+                "Use --operator leader, or lerobot:TYPE for another of LeRobot's teleoperators.",
+            )
 
     def _twin(self) -> tuple[Any, np.ndarray]:
         """The arm's model on its table, and the pose of its base."""
         from blm.collect.sim.scene import build_scene
 
-        if self._config.robot.startswith(PREFIX):
-            raise UsageError(
-                f"'{self._config.robot}' has no model, which --operator {self._config.device} needs.",
-                "Use --operator leader.",
-            )
         known = load_embodiment(self._config.robot)
         scene = build_scene(known, load_task("push-cube", known.name), self._config.models)
         return scene.model, scene.base_pose
-
-
-class AtTask:
-    """An environment under another task: the words change, the arm does not."""
-
-    def __init__(self, environment: HardwareEnvironment, task: Task) -> None:
-        self._environment = environment
-        self.task = task
-        self._instruction = task.instructions[0]
-
-    @property
-    def embodiment(self) -> Embodiment:
-        return self._environment.embodiment
-
-    @property
-    def late_ticks(self) -> int:
-        return self._environment.metrics()["late_ticks"]
-
-    def reset(self, seed: int) -> Observation:
-        self._instruction = self.task.instructions[seed % len(self.task.instructions)]
-        return replace(self._environment.reset(seed), instruction=self._instruction)
-
-    def describe(self) -> EpisodeStart:
-        return replace(self._environment.describe(), task=self.task, instruction=self._instruction)
-
-    def step(self, values: np.ndarray) -> Transition:
-        transition = self._environment.step(values)
-        return replace(transition, observation=replace(transition.observation, instruction=self._instruction))
-
-    def close(self) -> None:
-        """The arm is closed by who opened it."""

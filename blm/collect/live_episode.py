@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from blm.collect.episode_part import EpisodePart, EpisodeWriter, late_ticks_and_jitter
+from blm.collect.episode_part import EpisodePart, EpisodeTiming, EpisodeWriter, late_ticks_and_jitter
 from blm.collect.live_video import LiveVideoEncoder
 from blm.collect.recording import Recording
 from blm.collect.statistics import Statistics
@@ -52,11 +52,11 @@ class LiveEpisodeWriter(EpisodeWriter):
         """Per camera, how many pictures wait for the encoder."""
         return {name: encoder.waiting for name, encoder in self._live.items()}
 
-    def timing(self) -> tuple[int, float]:
-        """Late ticks so far, and the standard deviation of the control period in milliseconds."""
-        return late_ticks_and_jitter(
-            np.array([row[MONOTONIC_TIME] for row in self._rows], dtype=np.float64), self._rate_hz
-        )
+    def timing(self) -> EpisodeTiming:
+        """How regularly ticks have come so far."""
+        times = np.array([row[MONOTONIC_TIME] for row in self._rows], dtype=np.float64)
+        late, jitter = late_ticks_and_jitter(times, self._rate_hz)
+        return EpisodeTiming(self.frames, late, self.repeated_frames, jitter)
 
     def add(self, step: Step) -> None:
         """Add one control tick; never waits.

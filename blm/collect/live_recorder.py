@@ -25,7 +25,7 @@ from typing import Self
 import numpy as np
 
 from blm.collect.dataset_files import STAGING_FOLDER, data_table
-from blm.collect.episode_part import judged
+from blm.collect.episode_part import EpisodeTiming, judged
 from blm.collect.live_episode import LiveEpisodeWriter
 from blm.collect.recorder import Recorded, Recorder, episode_metadata
 from blm.collect.recording import Recording
@@ -51,11 +51,8 @@ class LiveStatistics:
     Attributes:
         episodes: in the dataset.
         saving: ended, but not in the dataset yet.
-        recording: whether an episode is running; the numbers below are of that one, or of the last one.
-        frames: control ticks.
-        late_ticks: ticks that began late by more than half a period.
-        repeated_frames: pictures that are the one before once more, of all cameras together.
-        jitter_ms: standard deviation of the control period.
+        recording: whether an episode is running.
+        timing: of that one, or of the last one.
         waiting_frames: camera → pictures that wait for the encoder.
         last: what was stored of the last episode saved.
     """
@@ -63,10 +60,7 @@ class LiveStatistics:
     episodes: int
     saving: int
     recording: bool
-    frames: int
-    late_ticks: int
-    repeated_frames: int
-    jitter_ms: float
+    timing: EpisodeTiming
     waiting_frames: Mapping[str, int]
     last: EpisodeMetadata | None
 
@@ -230,18 +224,18 @@ class LiveRecorder:
     def statistics(self) -> LiveStatistics:
         """Where the recording stands now; cheap enough to be asked several times a second."""
         shown = self._shown
-        late, jitter = shown.timing() if shown is not None else (0, 0.0)
         return LiveStatistics(
             episodes=self.episodes,
             saving=self._ended - self._dealt_with,
             recording=self._episode is not None,
-            frames=shown.frames if shown is not None else 0,
-            late_ticks=late,
-            repeated_frames=shown.repeated_frames if shown is not None else 0,
-            jitter_ms=jitter,
+            timing=self.timing(),
             waiting_frames=shown.waiting_frames if shown is not None else {},
             last=self._last,
         )
+
+    def timing(self) -> EpisodeTiming:
+        """Of the running episode, or else of the last one."""
+        return EpisodeTiming() if self._shown is None else self._shown.timing()
 
     def close(self) -> None:
         """Save what has ended, drop what is running, let go of the dataset; harmless when called twice.

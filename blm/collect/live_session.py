@@ -17,6 +17,7 @@ from typing import Protocol
 from pydantic import Field
 
 from blm.collect.controls import Controls, Phase, SessionState
+from blm.collect.episode_part import EpisodeTiming
 from blm.collect.rollout import STOPPED, run_episode
 from blm.schemas.rollout import Agent, Environment, EpisodeEnd, EpisodeStart, Observation, Step, Subscriber
 from blm.schemas.yaml_model import FrozenModel
@@ -86,6 +87,10 @@ class Recording(Subscriber, Protocol):
         """Episodes in the dataset by task."""
         ...
 
+    def timing(self) -> EpisodeTiming:
+        """How regularly the running episode, or else the last one, was recorded."""
+        ...
+
 
 @dataclass(frozen=True)
 class LiveSummary:
@@ -132,6 +137,7 @@ class LiveSession:
         self._place = 0
         self._seen = controls.state
         self._start: EpisodeStart | None = None
+        self._outcome = ""
         self._kept = self._dropped = self._discarded = self._frames = self._late_ticks = 0
 
     def run(self, output: Path) -> LiveSummary:
@@ -145,7 +151,7 @@ class LiveSession:
             while self._controls.state.phase is not Phase.DONE and self._total() < self._config.episodes:
                 self._episode()
             self._controls.finish()
-            self._show("Finished.")
+            self._show(f"{self._outcome} Finished.".lstrip())
         finally:
             for environment in self._environments.values():
                 environment.close()
@@ -210,7 +216,7 @@ class LiveSession:
             note = self._requests(state)
             if self._place != place or self._total() >= self._config.episodes:
                 return False
-            self._show(note or _ready_note(state.phase))
+            self._show(note or _ready_note(state.phase, self._outcome))
             if deadline is not None and state.phase is Phase.READY and time.monotonic() >= deadline:
                 self._controls.start()
                 continue
@@ -232,12 +238,14 @@ class LiveSession:
         """Let the person decide about the episode, or decide by how it ended."""
         if not self._config.review and self._controls.state.phase is Phase.REVIEW:
             self._controls.decide(end.success or end.reason == STOPPED or self._config.keep_failures)
+        timing = self._recording.timing()
         while (state := self._controls.state).phase in (Phase.REVIEW, Phase.HALTED):
             success = self._success(end, state)
-            feed.show(state.phase, success, _review_note(state.phase, end, success))
+            feed.show(state.phase, success, _review_note(state.phase, end, success, timing))
             self._controls.wait_for_change(state, _POLL_S)
-        kept = bool(state.verdict.kept) and end.steps > 0
-        self._recording.decide(kept, self._success(end, state))
+        kept, success = bool(state.verdict.kept) and end.steps > 0, self._success(end, state)
+        self._recording.decide(kept, success)
+        self._outcome = _outcome(kept, success, timing)
         self._kept += kept
         self._dropped += not kept
         self._frames += end.steps if kept else 0
@@ -309,16 +317,25 @@ class _Feed:
     def on_end(self, end: EpisodeEnd) -> None: ...
 
 
-def _ready_note(phase: Phase) -> str:
-    if phase is Phase.HALTED:
-        return "Stopped. Make sure that all is well, then re-record."
-    return "Ready when you are."
+_STOPPED_NOTE = "Stopped. Make sure that all is well, then re-record."
 
 
-def _review_note(phase: Phase, end: EpisodeEnd, success: bool) -> str:
+def _ready_note(phase: Phase, outcome: str) -> str:
+    return _STOPPED_NOTE if phase is Phase.HALTED else f"{outcome} Ready when you are.".lstrip()
+
+
+def _review_note(phase: Phase, end: EpisodeEnd, success: bool, timing: EpisodeTiming) -> str:
     if phase is Phase.HALTED:
-        return "Stopped. Make sure that all is well, then re-record."
-    how = "The task is solved." if end.success else f"Ended: {end.reason}."
+        return _STOPPED_NOTE
+    how = "The task is solved" if end.success else f"Ended: {end.reason}"
     if end.reason == STOPPED:
-        how = "You ended the episode."
-    return f"{how} Keep it as a {'success' if success else 'failure'}?"
+        how = "You ended the episode"
+    return f"{how}: {timing}. Keep it as a {_word(success)}?"
+
+
+def _outcome(kept: bool, success: bool, timing: EpisodeTiming) -> str:
+    return f"Kept as a {_word(success)}: {timing}." if kept else "Not kept."
+
+
+def _word(success: bool) -> str:
+    return "success" if success else "failure"

@@ -77,7 +77,9 @@ def collect_live(
             [terminal, *device.consoles],
             simulated=cell.simulated,
         )
-        return session.run(config.output)
+        summary = session.run(config.output)
+        cell.park()
+        return summary
 
 
 @dataclass

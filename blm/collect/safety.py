@@ -15,8 +15,9 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -263,12 +264,21 @@ class Watchdog:
 
 
 class SafeEnvironment:
-    """A simulated environment behind the same `Safety` as a real robot."""
+    """A simulated environment behind the same `Safety` as a real robot.
 
-    def __init__(self, environment: Environment, safety: Safety | None = None) -> None:
+    With `watched`, an operator that takes longer than `watchdog_s` for its next command finds the arm holding where it
+    was: simulated time stands still meanwhile, so holding is all there is to it.
+    """
+
+    def __init__(
+        self, environment: Environment, safety: Safety | None = None, *, watched: bool = False
+    ) -> None:
         self._environment = environment
         self.safety = safety or Safety(environment.embodiment)
+        self._lock = threading.Lock()
+        self._watchdog = Watchdog(self._hold_still, self.safety.config.watchdog_s) if watched else None
         self._measured = np.zeros(len(environment.embodiment.axes))
+        self._counted = self._counts()
 
     @property
     def embodiment(self) -> Embodiment:
@@ -279,18 +289,49 @@ class SafeEnvironment:
         return self._environment.task
 
     def reset(self, seed: int) -> Observation:
+        if self._watchdog is not None:
+            self._watchdog.rest()
         observation = self._environment.reset(seed)
-        self._measured = observation.state
-        self.safety.begin(observation.state)
+        with self._lock:
+            self._measured = observation.state
+            self.safety.begin(observation.state)
+        self._counted = self._counts()
         return observation
 
     def describe(self) -> EpisodeStart:
         return self._environment.describe()
 
     def step(self, values: np.ndarray) -> Transition:
-        transition = self._environment.step(self.safety.admit(values, self._measured).values)
-        self._measured = transition.observation.state
+        """Send axis targets (A,) as far as safety admits them; the action says what was sent.
+
+        Raises:
+            HardwareError: a value is not finite.
+        """
+        if self._watchdog is not None:
+            self._watchdog.rest()  # how long the simulator takes is not the operator's doing
+        with self._lock:
+            admitted = self.safety.admit(values, self._measured).values
+        transition = self._environment.step(admitted)
+        with self._lock:
+            self._measured = transition.observation.state
+        if self._watchdog is not None:
+            self._watchdog.feed()
         return transition
 
+    def metrics(self) -> dict[str, Any]:
+        """What happened since `reset`: limited ticks, holds, and what the environment itself counts."""
+        inner: Callable[[], Mapping[str, Any]] = getattr(self._environment, "metrics", dict)
+        return {name: count - self._counted[name] for name, count in self._counts().items()} | dict(inner())
+
     def close(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.close()
         self._environment.close()
+
+    def _hold_still(self) -> None:
+        with self._lock:
+            self.safety.hold(self._measured)
+
+    def _counts(self) -> dict[str, int]:
+        holds = {} if self._watchdog is None else {"watchdog_holds": self._watchdog.trips}
+        return {"limited_ticks": self.safety.limited_ticks} | holds

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from blm.collect.controls import Controls
 from blm.collect.live_config import LiveCollectConfig
 from blm.collect.operators.scene_view import SceneView
 from blm.collect.operators.tool_driver import ToolDriver
-from blm.collect.paced import PacedEnvironment
+from blm.collect.pacing import PacedEnvironment
+from blm.collect.safety import EmergencyStop, SafeEnvironment, Safety
 from blm.collect.sim.environment import SimulatedEnvironment
 from blm.schemas.embodiment import Embodiment
 from blm.schemas.rollout import Environment
@@ -16,7 +15,7 @@ from blm.schemas.task import load_task
 
 
 class SimulatedCell:
-    """Where a simulated arm works."""
+    """Where a simulated arm works: watched as a real one is, limits, emergency stop and watchdog included."""
 
     simulated = True
 
@@ -24,7 +23,11 @@ class SimulatedCell:
         self.embodiment: Embodiment = config.embodiment()
         self._config = config
         self._controls = controls
-        self._environments: dict[str, PacedEnvironment] = {}
+        self._stop = EmergencyStop()
+        controls.on_emergency.append(lambda: self._stop.press("emergency stop"))
+        controls.on_release.append(self._stop.release)
+        self._simulations: dict[str, SimulatedEnvironment] = {}
+        self._environments: dict[str, SafeEnvironment] = {}
         self._views: dict[str, SceneView] = {}
 
     def environment(self, task: str) -> Environment:
@@ -37,7 +40,12 @@ class SimulatedCell:
                 shadows=self._config.shadows,
                 variety=self._config.variety,
             )
-            self._environments[task] = PacedEnvironment(simulation, lambda: self._controls.paused)
+            self._simulations[task] = simulation
+            self._environments[task] = SafeEnvironment(
+                PacedEnvironment(simulation, lambda: self._controls.paused),
+                Safety(self.embodiment, stop=self._stop),
+                watched=True,
+            )
             self._views[simulation.task.name] = SceneView(
                 simulation.model, self.embodiment, simulation.base_pose, simulation.data
             )
@@ -49,8 +57,13 @@ class SimulatedCell:
 
     def driver(self) -> ToolDriver:
         """Makes axis targets of wishes for the gripper."""
-        first: Any = self.environment(self._config.all_tasks[0])
-        return ToolDriver(first.inner.model, self.embodiment, first.inner.base_pose)
+        first = self._config.all_tasks[0]
+        self.environment(first)
+        simulation = self._simulations[first]
+        return ToolDriver(simulation.model, self.embodiment, simulation.base_pose)
+
+    def park(self) -> None:
+        """Nothing falls in a simulation."""
 
     def close(self) -> None:
         for environment in self._environments.values():

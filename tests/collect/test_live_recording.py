@@ -117,13 +117,13 @@ def test_where_a_recording_stands(tmp_path: Path):
         def on_end(self, end: object) -> None: ...
 
     with LiveRecorder(tmp_path / "data", live(cell.embodiment)) as recorder:
-        assert (recorder.statistics().frames, recorder.statistics().saving) == (0, 0)
+        assert (recorder.statistics().timing.frames, recorder.statistics().saving) == (0, 0)
         run_episode(cell, EndlessAgent(10), [recorder, Look()], 7)
-    assert [(status.recording, status.frames) for status in seen] == [(True, n) for n in range(1, 11)]
+    assert [(status.recording, status.timing.frames) for status in seen] == [(True, n) for n in range(1, 11)]
     after = recorder.statistics()
     assert (after.recording, after.episodes, after.saving) == (False, 1, 0)
     assert after.last is not None
-    assert after.last.jitter_ms == after.jitter_ms > 0
+    assert after.last.jitter_ms == after.timing.jitter_ms > 0
 
 
 def test_a_camera_slower_than_the_loop(tmp_path: Path):

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from blm.collect.controls import Control, Controls, Phase
+from blm.collect.episode_part import EpisodeTiming
 from blm.collect.live_recorder import LiveRecorder
 from blm.collect.live_session import LiveConfig, LiveSession, LiveSummary, SessionStatus
 from blm.collect.recording import Recording
@@ -86,10 +87,15 @@ class Memory:
             return True
         return False
 
+    def timing(self) -> EpisodeTiming:
+        return EpisodeTiming(self.steps, late_ticks=2, repeated_frames=1, jitter_ms=0.44)
+
     @property
     def kept(self) -> dict[str, int]:
         return {task: self.kept_tasks.count(task) for task in self.kept_tasks}
 
+
+TIMING = "5 frames, 2 late, 1 picture repeated, jitter 0.4 ms"
 
 READY, RECORDING, REVIEW, HALTED = Phase.READY, Phase.RECORDING, Phase.REVIEW, Phase.HALTED
 GO, AGAIN = Control.ADVANCE, Control.RERECORD
@@ -122,8 +128,8 @@ def test_an_episode_is_ended_reviewed_and_kept(tmp_path: Path):
     )
     assert recording.decided == [(True, True, 5)]
     assert (summary.episodes, summary.kept, summary.dropped, summary.frames) == (1, 1, 0, 5)
-    assert "You ended the episode. Keep it as a failure?" in person.notes
-    assert "You ended the episode. Keep it as a success?" in person.notes
+    assert f"You ended the episode: {TIMING}. Keep it as a failure?" in person.notes
+    assert f"You ended the episode: {TIMING}. Keep it as a success?" in person.notes
 
 
 def test_re_recording_takes_the_same_scene_again(tmp_path: Path):
@@ -138,7 +144,7 @@ def test_re_recording_takes_the_same_scene_again(tmp_path: Path):
 def test_success_ends_an_episode_by_itself(tmp_path: Path):
     _, recording, person = run([(READY, 0, GO), (REVIEW, 0, GO)], tmp_path, seed=0)
     assert recording.decided == [(True, True, 8)]
-    assert "The task is solved. Keep it as a success?" in person.notes
+    assert any(note.startswith("The task is solved: 8 frames") for note in person.notes)
 
 
 def test_without_review_what_the_person_ended_is_kept_and_what_ran_out_is_not(tmp_path: Path):
@@ -146,6 +152,14 @@ def test_without_review_what_the_person_ended_is_kept_and_what_ran_out_is_not(tm
     summary, recording, _ = run(script, tmp_path, review=False)
     assert recording.decided == [(False, False, 20), (True, False, 4)]
     assert (summary.kept, summary.dropped) == (1, 1)
+
+
+def test_what_became_of_an_episode_is_said_before_the_next_one(tmp_path: Path):
+    kept = [(READY, 0, GO), (RECORDING, 5, GO)]
+    script = [*kept, (READY, 0, GO), (RECORDING, 5, AGAIN), *kept]
+    _, _, person = run(script, tmp_path, review=False, episodes=2)
+    assert f"Kept as a failure: {TIMING}. Ready when you are." in person.notes
+    assert "Not kept. Ready when you are." in person.notes
 
 
 def test_on_hardware_an_episode_that_was_kept_counts_as_a_success_unless_marked(tmp_path: Path):

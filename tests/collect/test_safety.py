@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from blm.collect.safety import EmergencyStop, Safety, SafetyConfig, Watchdog, ramp
+from blm.collect.safety import EmergencyStop, SafeEnvironment, Safety, SafetyConfig, Watchdog, ramp
 from blm.schemas.embodiment import embodiment_names, load_embodiment
 from blm.schemas.errors import HardwareError
+from tests.collect.workcell import counting_environment
 
 SO100 = load_embodiment("so100")
 HOME = SO100.column("home")
@@ -165,3 +167,36 @@ def test_the_watchdog_survives_a_hold_that_fails(caplog: pytest.LogCaptureFixtur
         assert tried.acquire(timeout=5.0)
     watchdog.close()
     assert "could not make the robot hold" in caplog.text
+
+
+def test_a_simulated_arm_is_held_to_the_same_limits() -> None:
+    environment = SafeEnvironment(counting_environment())
+    state = environment.reset(0).state
+    action = environment.step(np.full(6, 1e6)).action
+    assert np.abs(action - state).max() <= environment.safety.max_step.max() + 1e-4
+    assert (action > state).all()
+    with pytest.raises(HardwareError, match="finite"):
+        environment.step(np.full(6, np.nan))
+    environment.safety.stop.press()
+    assert environment.step(np.full(6, 1e6)).action == pytest.approx(action)
+    assert environment.metrics() == {"limited_ticks": 1}
+    environment.reset(1)
+    assert environment.metrics() == {"limited_ticks": 0}
+    environment.close()
+
+
+def test_an_operator_that_hangs_finds_the_simulated_arm_holding() -> None:
+    """Its target had run ahead of the arm; after the hang the arm starts from where it is."""
+    inner = counting_environment()
+    environment = SafeEnvironment(inner, Safety(SO100, SafetyConfig(watchdog_s=0.3)), watched=True)
+    state = environment.reset(0).state
+    inner._observe = lambda observe=inner._observe: replace(observe(), state=state)  # an arm that is blocked
+    for _ in range(4):
+        ahead = environment.step(state + 50.0).action
+    deadline = time.monotonic() + 5
+    while not environment.metrics()["watchdog_holds"] and time.monotonic() < deadline:
+        time.sleep(0.01)
+    after = environment.step(state + 50.0).action
+    assert after[0] < ahead[0]
+    assert environment.metrics()["watchdog_holds"] >= 1
+    environment.close()

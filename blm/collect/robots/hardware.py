@@ -17,8 +17,8 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from blm.collect.pacing import PAUSE_POLL_S, Pacer, spare_garbage_collection
 from blm.collect.robots.arm import AxisLink, LeRobotArm, Reading
-from blm.collect.robots.pacing import Pacer, spare_garbage_collection
 from blm.collect.robots.servo_health import HealthConfig
 from blm.collect.robots.tool_pose import ToolPose
 from blm.collect.safety import EmergencyStop, Safety, SafetyConfig, Watchdog, ramp
@@ -31,7 +31,6 @@ _ARRIVED_RAD = 0.12
 """How near the arm must come to a pose it was led to; gravity bends small servos by a few degrees."""
 _AT_REST_RAD = 0.15
 _SETTLING_TICKS = 40
-_PAUSE_POLL_S = 0.01
 _HARDWARE_SEED = -1
 
 
@@ -105,7 +104,6 @@ class HardwareEnvironment:
         self._pacer = Pacer(embodiment.control_rate_hz)
         self._success = self._closed = self._spared = False
         self._instruction = ""
-        self._began_s = 0.0
         self.arm.connect()
         self._reading = self._first_reading()
         self._rest = None if self.arm.held_itself else self._reading.state
@@ -152,7 +150,7 @@ class HardwareEnvironment:
         if not self._spared:  # recorder and operator, made after this environment, are there by now
             spare_garbage_collection()
             self._spared = True
-        self._began_s = self._pacer.start()
+        self._pacer.start()
         observation = self._observe()
         self._watchdog.feed()
         return observation
@@ -238,10 +236,10 @@ class HardwareEnvironment:
         if not self._paused():
             return
         self._watchdog.rest()
-        self._hold_still()
-        while self._paused():
-            time.sleep(_PAUSE_POLL_S)
-        self._pacer.resume()
+        with self._pacer.standing_still():
+            self._hold_still()
+            while self._paused():
+                time.sleep(PAUSE_POLL_S)
 
     def _advance(self, target: np.ndarray) -> None:
         """One tick of a motion of our own."""
@@ -256,9 +254,9 @@ class HardwareEnvironment:
             state=reading.state.astype(np.float32),
             images=reading.images,
             ee_pose=self._tool.of(reading.state),
-            time_s=reading.time_s - self._began_s,
+            time_s=self._pacer.elapsed(reading.time_s),
             instruction=self._instruction,
-            image_times_s={name: taken - self._began_s for name, taken in reading.image_times_s.items()},
+            image_times_s={name: self._pacer.elapsed(taken) for name, taken in reading.image_times_s.items()},
         )
 
     def _read(self) -> Reading:
@@ -349,7 +347,10 @@ class HardwareEnvironment:
 
 
 class HardwareTask:
-    """One task of several on one robot; implements `blm.schemas.rollout.Environment`."""
+    """One task of several on one robot; implements `blm.schemas.rollout.Environment`.
+
+    Closing it leaves the robot to who opened that, for its other tasks.
+    """
 
     def __init__(self, robot: HardwareEnvironment, task: Task) -> None:
         self._robot = robot
@@ -376,8 +377,7 @@ class HardwareTask:
     def metrics(self) -> dict[str, int]:
         return self._robot.metrics()
 
-    def close(self) -> None:
-        self._robot.close()
+    def close(self) -> None: ...
 
 
 def _task(task: Task | str, embodiment: Embodiment) -> Task:
