@@ -70,14 +70,26 @@ DEFAULT_KEYS: Mapping[str, Control] = {
 """As LeRobot's users know them, and the rest."""
 
 
+KEY_NAMES = (
+    *("right", "left", "up", "down", "escape", "space", "enter", "tab", "backspace"),
+    *("insert", "delete", "home", "end", "page-up", "page-down"),
+    *(f"f{number}" for number in range(1, 25)),
+)
+"""Keys that are not a single character. Many foot pedals send page-up and page-down, or f13 and higher."""
+
+_KEYS_IN_WORDS = ", ".join(name for name in KEY_NAMES if not name.startswith("f")) + ", f1 to f24"
+
+
 class KeyMap(FrozenModel):
-    """Which key means what. Keys are single characters, or: right, left, up, down, escape, space, enter, tab,
-    backspace, f1 to f12. A foot pedal is a keyboard with few keys."""
+    """Which key means what. Keys are single characters or `KEY_NAMES`. A foot pedal is a keyboard with few keys."""
 
     keys: dict[str, Control]
 
     @model_validator(mode="after")
     def _stoppable(self) -> Self:
+        for key in self.keys:
+            if len(key) != 1 and key not in KEY_NAMES:
+                raise ValueError(f"there is no key '{key}'; keys are single characters or {_KEYS_IN_WORDS}")
         for needed in (Control.STOP, Control.EMERGENCY_STOP):
             if needed not in self.keys.values():
                 raise ValueError(f"no key is left for {needed}")

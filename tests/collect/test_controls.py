@@ -86,8 +86,13 @@ def test_a_decision_waits_for_the_session(controls: list[Control]):
 
 def test_keys_can_be_mapped(tmp_path: Path):
     assert KeyMap.parse("").keys == DEFAULT_KEYS
-    changed = KeyMap.parse("b=advance, F5=re-record")
-    assert changed.keys == {**DEFAULT_KEYS, "b": Control.ADVANCE, "f5": Control.RERECORD}
+    changed = KeyMap.parse("b=advance, F13=re-record, page-down=pause")
+    assert changed.keys == {
+        **DEFAULT_KEYS,
+        "b": Control.ADVANCE,
+        "f13": Control.RERECORD,
+        "page-down": Control.PAUSE,
+    }
     assert changed.of(Control.ADVANCE) == "right or n or b"
     file = tmp_path / "pedal.yaml"
     file.write_text("b: advance\n")
@@ -99,6 +104,10 @@ def test_keys_can_be_mapped(tmp_path: Path):
     [
         ("b", "'b' is not KEY=CONTROL"),
         ("b=jump", "'jump' .key 'b'. is no control.*re-record"),
+        (
+            "pedal=advance",
+            "no key 'pedal'; keys are single characters or right, left, .*page-down, f1 to f24",
+        ),
         ("space=pause", "no key is left for emergency-stop"),
         ("escape=pause,q=pause", "no key is left for stop"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import sys
 import threading
@@ -46,13 +47,41 @@ _SEQUENCES = {
     b"\x1b[21~": "f10",
     b"\x1b[23~": "f11",
     b"\x1b[24~": "f12",
+    b"\x1b[25~": "f13",
+    b"\x1b[26~": "f14",
+    b"\x1b[28~": "f15",
+    b"\x1b[29~": "f16",
+    b"\x1b[31~": "f17",
+    b"\x1b[32~": "f18",
+    b"\x1b[33~": "f19",
+    b"\x1b[34~": "f20",
+    b"\x1b[1;2P": "f13",
+    b"\x1b[1;2Q": "f14",
+    b"\x1b[1;2R": "f15",
+    b"\x1b[1;2S": "f16",
+    b"\x1b[2~": "insert",
+    b"\x1b[3~": "delete",
+    b"\x1b[5~": "page-up",
+    b"\x1b[6~": "page-down",
+    b"\x1b[1~": "home",
+    b"\x1b[4~": "end",
+    b"\x1b[H": "home",
+    b"\x1b[F": "end",
+    b"\x1bOH": "home",
+    b"\x1bOF": "end",
 }
+_SEQUENCE = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1bO[@-~]")
+"""Whatever a terminal sends for one key; those that are not known above must not be taken for an escape."""
 
 
 def key_names(received: bytes) -> Iterator[str]:
     """The names of the keys in what a terminal sent; what no key is known for is left out."""
     rest = received
     while rest:
+        sequence = _SEQUENCE.match(rest)
+        if sequence is not None and sequence[0] not in _SEQUENCES:
+            rest = rest[sequence.end() :]
+            continue
         found = max((code for code in _SEQUENCES if rest.startswith(code)), key=len, default=b"")
         if found:
             yield _SEQUENCES[found]

@@ -209,6 +209,8 @@ def test_a_person_takes_over_and_gives_back():
         (b"\x1b", ["escape"]),
         (b"N \x7f", ["n", "space", "backspace"]),
         (b"\x1b[15~q", ["f5", "q"]),
+        (b"\x1b[25~\x1b[6~\x1b[1;2P", ["f13", "page-down", "f13"]),
+        (b"\x1b[1;5C\x1b[99~n", ["n"]),
         (b"\xc3\xa4\x01", []),
     ],
 )
