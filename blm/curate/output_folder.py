@@ -21,6 +21,8 @@ from blm.schemas.manifest import MANIFEST_FILE, Manifest, read_manifest, write_a
 from blm.schemas.shard import ShardRow
 
 UNFINISHED_FOLDER = ".unfinished"
+CACHE_FOLDER = ".cache"
+"""What a build keeps for the next one, if it does."""
 BUILD_RECORD = "build.json"
 _SPLIT_FILE = re.compile(r"[a-z_]+-\d{5}\.\w+")
 
@@ -175,7 +177,9 @@ class OutputFolder:
             if manifest.fingerprint == self.fingerprint:
                 return None
             return objection(manifest) if objection else "another build"
-        if any(self.path.iterdir()) and self._unfinished_kind() != self.kind:
+        if any(path.name != CACHE_FOLDER for path in self.path.iterdir()) and (
+            self._unfinished_kind() != self.kind
+        ):
             return "other files"
         return None
 

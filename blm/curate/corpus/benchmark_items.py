@@ -10,14 +10,14 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from blm.curate.corpus.config import Benchmark
-from blm.schemas.errors import DatasetError
+from blm.schemas.errors import ConfigError, DatasetError
 
 QUESTIONS = ("question", "prompt", "query", "problem", "instruction", "input", "text", "sentence")
 ANSWERS = ("answer", "answers", "response", "output", "target", "label", "solution")
@@ -47,6 +47,19 @@ class BenchmarkItem:
 
 def benchmark_name(benchmark: Benchmark) -> str:
     return benchmark.name or benchmark.path.stem
+
+
+def read_benchmarks(benchmarks: Sequence[Benchmark]) -> list[BenchmarkItem]:
+    """The items of all benchmarks, in the order of their names.
+
+    Raises:
+        ConfigError: two have one name.
+        DatasetError: a file is not readable, or holds no questions.
+    """
+    named = {benchmark_name(one): one for one in benchmarks}
+    if len(named) < len(benchmarks):
+        raise ConfigError("two benchmarks have one name.", "Give each its own `name`.")
+    return [item for _, benchmark in sorted(named.items()) for item in read_benchmark(benchmark)]
 
 
 def read_benchmark(benchmark: Benchmark) -> Iterator[BenchmarkItem]:

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from blm import __version__
-from blm.curate.corpus.benchmark_items import BenchmarkItem, benchmark_name, read_benchmark
+from blm.curate.corpus.benchmark_items import BenchmarkItem, benchmark_name, read_benchmarks
 from blm.curate.corpus.build_files import (
     CONTAMINATION_FILE,
     DUPLICATES_FILE,
@@ -38,14 +39,15 @@ from blm.curate.corpus.inputs import Input, check_image_sources, read_inputs
 from blm.curate.corpus.page import REPORT_FILE, CorpusContent, corpus_page
 from blm.curate.corpus.parquet_form import parquet_form_rows
 from blm.curate.corpus.pipeline import Pipeline
+from blm.curate.corpus.source_cache import SourceCache
 from blm.curate.corpus.spool import Spool
 from blm.curate.corpus.writer import CorpusWriter
 from blm.curate.engine import open_engine
 from blm.curate.episodes.splits import SPLITS
-from blm.curate.output_folder import OutputFolder
+from blm.curate.output_folder import CACHE_FOLDER, OutputFolder
 from blm.curate.shards import write_parquet, write_shard_tables
 from blm.curate.summary import BuildSummary, summarise
-from blm.schemas.errors import ConfigError, DatasetError
+from blm.schemas.errors import DatasetError
 from blm.schemas.manifest import (
     DROPPED_FILE,
     INDEX_FILE,
@@ -74,7 +76,8 @@ _REPORT_EVERY = 50
 
 
 def build_corpus(config: CorpusConfig, progress: Progress | None = None) -> BuildSummary:
-    """Build the corpus that `config` describes into `config.output`, or finish the build begun there.
+    """Build the corpus that `config` describes into `config.output`, finish the build begun there, or bring the one
+    there up to date: sources may be added to it, and what was read of a source is not read again (see `source_cache`).
 
     In the summary, `frames` counts images per split.
 
@@ -88,12 +91,13 @@ def build_corpus(config: CorpusConfig, progress: Progress | None = None) -> Buil
     progress = progress or silent
     inputs = read_inputs(config, progress)
     check_image_sources(config, inputs)
-    items = _benchmark_items(config)
+    items = read_benchmarks(config.benchmarks)
     fingerprint = _fingerprint(config, inputs, items)
     folder = OutputFolder(config.output, KIND, fingerprint, (PARQUET_FOLDER,))
     if folder.is_complete(_TABLES) and _has_parquet_form(config):
         return summarise(config.output, KIND, started, reused=None)
-    folder.prepare(config.overwrite)
+    folder.prepare(config.overwrite, lambda manifest: _objection(manifest, config, inputs))
+    cache = SourceCache(folder.path / CACHE_FOLDER, config) if config.cache else None
 
     licences = {one.config.name: one.config.licence for one in inputs}
     with (
@@ -101,7 +105,7 @@ def build_corpus(config: CorpusConfig, progress: Progress | None = None) -> Buil
         Spool(folder.staging / SPOOL_FOLDER) as spool,
     ):
         pipeline = Pipeline(config, engine)
-        for conversation in pipeline.run(_read_all(inputs, progress)):
+        for conversation in pipeline.judge(_cleaned(inputs, pipeline, cache, progress)):
             spool.add(conversation)
         spool.seal()
         comparison = compare(spool, config, items, progress, engine)
@@ -111,6 +115,8 @@ def build_corpus(config: CorpusConfig, progress: Progress | None = None) -> Buil
                 writer.write(conversation)
         if not writer.counts.total():
             folder.abandon()
+            if cache is not None and folder.finished_build() is None:
+                shutil.rmtree(cache.folder, ignore_errors=True)
             raise _nothing_left(pipeline)
         manifest = _manifest(config, inputs, pipeline, writer, fingerprint)
         content = CorpusContent(manifest, pipeline.reports, licences, writer.counts, spool, comparison)
@@ -124,6 +130,8 @@ def build_corpus(config: CorpusConfig, progress: Progress | None = None) -> Buil
     card = corpus_card(manifest, rows, pipeline.reports, licences)
     write_atomically(folder.staging / CARD_FILE, card.encode())
     folder.publish(manifest, rows)
+    if cache is not None:
+        cache.sweep()
     return summarise(config.output, KIND, started, writer.reused)
 
 
@@ -132,14 +140,6 @@ def _has_parquet_form(config: CorpusConfig) -> bool:
     if not config.parquet:
         return True
     return parquet_form_rows(config.output) == read_manifest(config.output).counts.kept
-
-
-def _benchmark_items(config: CorpusConfig) -> list[BenchmarkItem]:
-    """Of all benchmarks, in the order of their names."""
-    benchmarks = {benchmark_name(one): one for one in config.benchmarks}
-    if len(benchmarks) < len(config.benchmarks):
-        raise ConfigError("two benchmarks have one name.", "Give each its own `name`.")
-    return [item for _, benchmark in sorted(benchmarks.items()) for item in read_benchmark(benchmark)]
 
 
 def _items_digest(items: list[BenchmarkItem]) -> str:
@@ -155,6 +155,8 @@ def _fingerprint(config: CorpusConfig, inputs: list[Input], items: list[Benchmar
     """Of everything the build's bytes depend on; not of where inputs and output lie, nor of the inputs' order."""
     benchmarks = sorted((benchmark_name(one), one.images) for one in config.benchmarks)
     settings = config.build_settings() | {"sources": None, "benchmarks": [benchmarks, _items_digest(items)]}
+    if encoder := config.near_duplicates.embeddings:
+        settings["encoder"] = encoder.identity()
     listed = [
         (one.source.kind, one.config.model_dump(mode="json", exclude={"media_root"}), one.sha256)
         for one in inputs
@@ -163,13 +165,35 @@ def _fingerprint(config: CorpusConfig, inputs: list[Input], items: list[Benchmar
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _read_all(inputs: list[Input], progress: Progress) -> Iterator[Conversation | Drop]:
+def _cleaned(
+    inputs: list[Input], pipeline: Pipeline, cache: SourceCache | None, progress: Progress
+) -> Iterator[Conversation | Drop]:
+    """Every source's conversations and drops, read and cleaned now or by an earlier build."""
     for number, one in enumerate(inputs):
-        for count, item in enumerate(one.kind.read(one.source.path, one.config)):
+        name = one.config.name
+        progress("building corpus", number, len(inputs), name)
+        items = cache.read(one) if cache is not None else None
+        if items is None:
+            items = pipeline.clean(one.kind.read(one.source.path, one.config))
+            items = cache.keep(one, items) if cache is not None else items
+        for count, item in enumerate(items):
             if count % _REPORT_EVERY == 0:
-                progress("building corpus", number, len(inputs), f"{one.config.name}: {count} conversations")
+                progress("building corpus", number, len(inputs), f"{name}: {count} conversations")
             yield item
     progress("building corpus", len(inputs), len(inputs))
+
+
+def _objection(manifest: Manifest, config: CorpusConfig, inputs: list[Input]) -> str | None:
+    """Why the build with this manifest is not to be replaced by the one that `config` describes, unless told."""
+    before, now = manifest.config, json.loads(json.dumps(config.build_settings()))
+    if differing := sorted(key for key in now if key != "sources" and now[key] != before.get(key)):
+        return f"a build with another {', '.join(differing)}"
+    if changed := [one for one in before["sources"] if one not in now["sources"]]:
+        return f"a build that also has {changed[0]['kind']}:{changed[0]['path']}, or has it otherwise"
+    contents = {one.config.name: one.sha256 for one in inputs}
+    if other := [one.name for one in manifest.inputs if contents.get(one.name) != one.sha256]:
+        return f"a build of another content of {', '.join(other)}"
+    return None
 
 
 def _nothing_left(pipeline: Pipeline) -> DatasetError:

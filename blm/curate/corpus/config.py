@@ -176,6 +176,10 @@ class CorpusConfig(FrozenModel):
         ge=1,
         description="processes of the engine 'local' that check conversations; no effect on the result",
     )
+    cache: bool = Field(
+        default=True,
+        description="keep what was read of each source for the next build, in `.cache` of the output folder",
+    )
     overwrite: bool = Field(default=False, description="replace another build in the output folder")
 
     def for_source(self, source: Source, name: str) -> SourceConfig:
@@ -198,7 +202,7 @@ class CorpusConfig(FrozenModel):
 
     def build_settings(self) -> dict[str, Any]:
         """What decides the build's content, JSON-ready: not where it goes, nor where the work runs."""
-        where = {"output", "overwrite", "engine", "ray_address", "workers"}
+        where = {"output", "cache", "overwrite", "engine", "ray_address", "workers"}
         how = {"cache": True, "timeout_s": True} if self.allow_download else True
         return self.model_dump(mode="json", exclude=dict.fromkeys(where, True) | {"download": how})
 

@@ -1,6 +1,7 @@
 """Runs conversations through the stages: in batches and anywhere where each is looked at alone, else here, in order.
 
-    read ─▶ batches ─▶ licence … mask (wherever the engine works) ─▶ dedup ─▶ split (here) ─▶ written
+    read ─▶ licence ─▶ validate ─▶ normalise ─▶ quality ─▶ language ─▶ mask ─▶ dedup ─▶ split ─▶ written
+            └─ clean: anywhere, kept per source ┘└─ judge: anywhere, texts only ┘└─ here, in order ─┘
 
 Memory: a batch, of about `_BATCH_BYTES` of media, and with processes or a cluster those that are under way.
 """
@@ -10,11 +11,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple, cast
 
 from blm.curate.corpus.config import CorpusConfig
 from blm.curate.corpus.conversation import Conversation, Drop
-from blm.curate.corpus.stages import ORDERED_STAGES, READ, RECORD_STAGES, Stage, StageReport
+from blm.curate.corpus.stages import (
+    CLEANING_STAGES,
+    JUDGING_STAGES,
+    ORDERED_STAGES,
+    READ,
+    Stage,
+    StageReport,
+)
 from blm.curate.engine import Engine, LocalEngine
 from blm.schemas.corpus import CorpusRecord
 
@@ -52,17 +60,21 @@ class Checked(NamedTuple):
 
 
 class RecordStages:
-    """The stages that look at one conversation at a time, for batches; media are looked at and not changed."""
+    """Stages that look at one conversation at a time, for batches; media are looked at and not changed.
 
-    def __init__(self, config: CorpusConfig) -> None:
-        self._config = config
+    `stages` is 'clean' (those that need media) or 'judge'.
+    """
+
+    def __init__(self, config: CorpusConfig, stages: Literal["clean", "judge"]) -> None:
+        self._config, self._which = config, stages
         self._line: Line | None = None
 
-    def __reduce__(self) -> tuple[type[RecordStages], tuple[CorpusConfig]]:
-        return RecordStages, (self._config,)
+    def __reduce__(self) -> tuple[type[RecordStages], tuple[CorpusConfig, str]]:
+        return RecordStages, (self._config, self._which)
 
     def __call__(self, conversations: Sequence[Conversation]) -> Checked:
-        self._line = line = self._line or Line(RECORD_STAGES, self._config)
+        stages = CLEANING_STAGES if self._which == "clean" else JUDGING_STAGES
+        self._line = line = self._line or Line(stages, self._config)
         passed = [line.through(conversation) for conversation in conversations]
         items = [item if isinstance(item, Drop) else item.record for item in passed]
         return Checked(items, tuple(report.take() for report in line.reports))
@@ -72,18 +84,17 @@ class Pipeline:
     """Runs conversations through all stages, counting; what is dropped, from reading on, goes to `drops`."""
 
     def __init__(self, config: CorpusConfig, engine: Engine | None = None) -> None:
-        self._engine = engine or LocalEngine()
-        self._checks = RecordStages(config)
-        self._checked = tuple(StageReport(name) for name in RECORD_STAGES)
+        self._config, self._engine = config, engine or LocalEngine()
+        self._cleaned = tuple(StageReport(name) for name in (READ, *CLEANING_STAGES))
+        self._judged = tuple(StageReport(name) for name in JUDGING_STAGES)
         self._ordered = Line(ORDERED_STAGES, config)
-        self._read = StageReport(READ)
         self._compared: list[StageReport] = []
         self.drops: list[Drop] = []
 
     @property
     def reports(self) -> tuple[StageReport, ...]:
         """Of reading and of each stage, in order."""
-        return (self._read, *self._checked, *self._ordered.reports, *self._compared)
+        return (*self._cleaned, *self._judged, *self._ordered.reports, *self._compared)
 
     def extend(self, reports: Iterable[StageReport], drops: Iterable[Drop]) -> None:
         """Count what a comparison of all that is left did too."""
@@ -92,36 +103,56 @@ class Pipeline:
 
     def run(self, items: Iterable[Conversation | Drop]) -> Iterator[Conversation]:
         """The conversations that pass every stage, in order."""
+        return self.judge(self.clean(items))
+
+    def clean(self, items: Iterable[Conversation | Drop]) -> Iterator[Conversation | Drop]:
+        """What becomes of all that is read in the stages that need media; nothing is counted yet."""
+        stages = RecordStages(self._config, "clean")
+        for item, outcome, _ in self._checked(stages, items, with_media=True):
+            if isinstance(outcome, Drop):
+                yield outcome
+            else:
+                yield cast(Conversation, item)._replace(record=outcome)
+
+    def judge(self, cleaned: Iterable[Conversation | Drop]) -> Iterator[Conversation]:
+        """Of what `clean` gave, those that pass the other stages, in order."""
+        stages = RecordStages(self._config, "judge")
+        for item, outcome, reports in self._checked(stages, cleaned, with_media=False):
+            for report, counted in zip(self._judged, reports, strict=False):
+                report.add(counted)
+            self._count_cleaned(item)
+            if isinstance(item, Conversation) and isinstance(outcome, CorpusRecord):
+                outcome = self._ordered.through(item._replace(record=outcome))
+            if isinstance(outcome, Conversation):
+                yield outcome
+            else:
+                self.drops.append(cast(Drop, outcome))
+
+    def _checked(
+        self, stages: RecordStages, items: Iterable[Conversation | Drop], with_media: bool
+    ) -> Iterator[tuple[Conversation | Drop, CorpusRecord | Drop, tuple[StageReport, ...]]]:
+        """Each item with what became of it, and, with the first of a batch, what its stages counted."""
         under_way: deque[list[Conversation | Drop]] = deque()
 
         def to_check() -> Iterator[list[Conversation]]:
             for batch in _batches(items):
                 under_way.append(batch)
-                yield [item for item in batch if isinstance(item, Conversation)]
+                there = [item for item in batch if isinstance(item, Conversation)]
+                yield there if with_media else [item._replace(media=()) for item in there]
 
-        for checked in self._engine.stream(self._checks, to_check()):
-            for report, counted in zip(self._checked, checked.reports, strict=True):
-                report.add(counted)
-            yield from self._ordered_ones(under_way.popleft(), checked.items)
+        for checked in self._engine.stream(stages, to_check()):
+            outcomes, reports = iter(checked.items), checked.reports
+            for item in under_way.popleft():
+                yield item, item if isinstance(item, Drop) else next(outcomes), reports
+                reports = ()
 
-    def _ordered_ones(
-        self, batch: Iterable[Conversation | Drop], checked: Iterable[CorpusRecord | Drop]
-    ) -> Iterator[Conversation]:
-        """Those of a batch that pass the remaining stages."""
-        outcomes = iter(checked)
-        for item in batch:
-            self._read.inputs += 1
-            if isinstance(item, Drop):
-                self._read.dropped[item.reason] += 1
-                self.drops.append(replace(item, stage=READ))
-                continue
-            outcome = next(outcomes)
-            if not isinstance(outcome, Drop):
-                outcome = self._ordered.through(item._replace(record=outcome))
-            if isinstance(outcome, Drop):
-                self.drops.append(outcome)
-            else:
-                yield outcome
+    def _count_cleaned(self, item: Conversation | Drop) -> None:
+        """Count an item in reading and in every stage of cleaning that it came to."""
+        for report in self._cleaned:
+            report.inputs += 1
+            if isinstance(item, Drop) and item.stage == report.name:
+                report.dropped[item.reason] += 1
+                return
 
 
 def _batches(items: Iterable[Conversation | Drop]) -> Iterator[list[Conversation | Drop]]:

@@ -190,21 +190,24 @@ def split_stage(config: CorpusConfig, report: StageReport) -> Stage:
     return split
 
 
-RECORD_STAGES: dict[str, Callable[[CorpusConfig, StageReport], Stage]] = {
+CLEANING_STAGES: dict[str, Callable[[CorpusConfig, StageReport], Stage]] = {
     "licence": licence_stage,
     "validate": validate_stage,
     "normalise": normalise_stage,
+}
+"""Those that come first, look at one conversation at a time, and need its media."""
+JUDGING_STAGES: dict[str, Callable[[CorpusConfig, StageReport], Stage]] = {
     "quality": quality_stage,
     "language": language_stage,
     "mask": mask_stage,
 }
-"""Those that look at one conversation at a time, in the order in which they are applied."""
+"""Those that look at one conversation's texts at a time, in the order in which they are applied."""
 ORDERED_STAGES: dict[str, Callable[[CorpusConfig, StageReport], Stage]] = {
     "dedup": dedup_stage,
     "split": split_stage,
 }
 """Those that come after, and see all conversations in order."""
-STAGES = RECORD_STAGES | ORDERED_STAGES
+STAGES = CLEANING_STAGES | JUDGING_STAGES | ORDERED_STAGES
 
 
 def _drop(record: CorpusRecord, reason: str, field: str, note: str) -> Drop:

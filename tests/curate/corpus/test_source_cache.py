@@ -1,0 +1,200 @@
+"""A build reads again only what has changed and ends in the bytes of a build from nothing; a killed one does, too."""
+
+import json
+import random
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from blm.curate.corpus.build import build_corpus
+from blm.curate.corpus.config import CorpusConfig
+from blm.curate.corpus.sources import SOURCE_KINDS
+from blm.schemas.errors import OutputExistsError
+from tests.curate.corpus.test_build import content_of
+
+NAMES = ("a", "b", "c")
+
+
+@pytest.fixture
+def sources(tmp_path):
+    """Three files of rows: with images, without, and some that are dropped in reading or by each stage."""
+    folder = tmp_path / "sources"
+    folder.mkdir()
+    Image.effect_noise((40, 30), 50).save(folder / "noise.jpg")
+    (folder / "broken.jpg").write_bytes(b"broken")
+    for name in NAMES:
+        rows = [{"question": f"What is {n} of {name}?", "answer": f"The {n}th of {name}."} for n in range(12)]
+        rows += [{**rows[n], "question": f"What does {n} show?", "image": "noise.jpg"} for n in range(3)]
+        rows += [{**rows[0]}, {**rows[0], "image": "broken.jpg"}, {**rows[0], "image": "none.jpg"}]
+        rows += [
+            {"question": "Mail?", "answer": f"Write to {name}@example.com."},
+            {"question": "", "answer": "x"},
+        ]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The names of sources that were read, in order."""
+    found = []
+    kind = SOURCE_KINDS["parquet"]
+
+    def read(path, config):
+        found.append(config.name)
+        return kind.read(path, config)
+
+    monkeypatch.setitem(SOURCE_KINDS, "parquet", replace(kind, read=read))
+    return found
+
+
+def config_of(sources, output, names=NAMES, **changes):
+    listed = tuple({"kind": "parquet", "path": str(sources / f"{one}.jsonl"), "name": one} for one in names)
+    return CorpusConfig(sources=listed, output=output, **changes)  # type: ignore[arg-type]
+
+
+def build(*args, **changes):
+    return build_corpus(config_of(*args, **changes))
+
+
+def test_a_new_source_is_read_and_no_other(sources, reads, tmp_path):
+    build(sources, tmp_path / "out", names=("a", "c"))
+    assert reads == ["a", "c"]
+    reads.clear()
+    build(sources, tmp_path / "out")
+    assert reads == ["b"]
+    build(sources, tmp_path / "whole")
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
+
+
+CHANGES = {
+    "mixture": {"per_source": 5},
+    "near_duplicates": {"text": None, "images": "any_text"},
+    "mask_personal_data": False,
+    "fractions": {"train": 0.5, "val": 0.25, "test": 0.25},
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        CHANGES,
+        {"quality": {"skip": ["placeholder_answer"], "max_answer_words": 30}},
+        {"benchmarks": ("exam.txt",)},
+        *(pytest.param({name: value}, marks=pytest.mark.slow) for name, value in CHANGES.items()),
+        pytest.param({"languages": ("en",)}, marks=pytest.mark.slow),
+        pytest.param({"parquet": True, "shard_bytes": 10_240}, marks=pytest.mark.slow),
+    ],
+    ids=lambda changes: "-".join(changes),
+)
+def test_a_changed_rule_reads_nothing_again(changes, sources, reads, tmp_path):
+    (tmp_path / "exam.txt").write_text("What is 7 of b?\n")
+    if "benchmarks" in changes:
+        changes = {"benchmarks": (tmp_path / "exam.txt",)}
+    build(sources, tmp_path / "out")
+    reads.clear()
+    with pytest.raises(OutputExistsError, match="a build with another"):
+        build(sources, tmp_path / "out", **changes)
+    build(sources, tmp_path / "out", overwrite=True, **changes)
+    assert reads == []
+    build(sources, tmp_path / "whole", **changes)
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
+
+
+def test_what_reading_depends_on_is_read_again(sources, reads, tmp_path):
+    build(sources, tmp_path / "out")
+    reads.clear()
+    with (sources / "b.jsonl").open("a") as stream:
+        stream.write('{"question": "New?", "answer": "Quite new."}\n')
+    with pytest.raises(OutputExistsError, match="another content of b"):
+        build(sources, tmp_path / "out")
+    build(sources, tmp_path / "out", overwrite=True)
+    assert reads == ["b"]
+    reads.clear()
+    Image.effect_noise((50, 30), 50).save(sources / "noise.jpg")
+    build(sources, tmp_path / "out", overwrite=True)
+    assert reads == list(NAMES)
+    reads.clear()
+    build(sources, tmp_path / "out", overwrite=True, limits={"min_side": 45})
+    assert reads == list(NAMES)
+    build(sources, tmp_path / "whole", limits={"min_side": 45})
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
+
+
+def test_a_damaged_or_absent_entry_is_read_again(sources, reads, tmp_path):
+    build(sources, tmp_path / "out", names=("a", "b"))
+    entries = sorted((tmp_path / "out/.cache").iterdir())
+    assert [one.name[:2] for one in entries] == ["a-", "b-"]
+    content = bytearray((entries[0] / "media").read_bytes())
+    content[-1] ^= 1
+    (entries[0] / "media").write_bytes(content)
+    (entries[1] / "entry.json").unlink()
+    reads.clear()
+    build(sources, tmp_path / "out")
+    assert reads == list(NAMES)
+    build(sources, tmp_path / "whole")
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
+
+
+def test_what_no_source_needs_any_more_goes(sources, reads, tmp_path):
+    build(sources, tmp_path / "out")
+    with pytest.raises(OutputExistsError, match=r"also has parquet:.*b\.jsonl"):
+        build(sources, tmp_path / "out", names=("a", "c"))
+    reads.clear()
+    build(sources, tmp_path / "out", names=("a", "c"), overwrite=True)
+    assert reads == []
+    assert sorted(one.name[:2] for one in (tmp_path / "out/.cache").iterdir()) == ["a-", "c-"]
+
+
+def test_without_a_cache_the_build_is_the_same(sources, reads, tmp_path):
+    build(sources, tmp_path / "with")
+    build(sources, tmp_path / "without", cache=False)
+    assert not (tmp_path / "without/.cache").exists()
+    found = {
+        name: one for name, one in content_of(tmp_path / "with").items() if not name.startswith(".cache")
+    }
+    assert found == content_of(tmp_path / "without")
+    assert reads == [*NAMES, *NAMES]
+
+
+KILLED = """
+import os, sys
+from tests.curate.corpus.test_source_cache import build
+from pathlib import Path
+
+sources, output, moment = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+count = 0
+
+def watch(event, arguments):
+    global count
+    if event in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir") and output in str(arguments[0]):
+        count += 1
+        if count == moment:
+            os._exit(9)
+
+sys.addaudithook(watch)
+build(sources, Path(output), parquet=True, shard_bytes=10_240)
+print(count)
+"""
+
+
+def killed(sources, output, moment):
+    """Build in another process that ends without a word at the nth change of a file."""
+    command = [sys.executable, "-c", KILLED, str(sources), str(output), str(moment)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_a_build_ends_in_the_same_bytes(sources, tmp_path):
+    whole = killed(sources, tmp_path / "whole", 0)
+    moments = int(whole.stdout)
+    expected = content_of(tmp_path / "whole")
+    assert moments > 60
+    for number, moment in enumerate(random.Random(5).sample(range(1, moments + 1), 12)):
+        output = tmp_path / f"killed-{number}"
+        assert killed(sources, output, moment).returncode == 9
+        build(sources, output, parquet=True, shard_bytes=10_240)
+        assert content_of(output) == expected, f"killed at change {moment} of {moments}"
