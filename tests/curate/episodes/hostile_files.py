@@ -286,7 +286,9 @@ def strange_json(root: Path, dice: random.Random) -> None:
         lambda: text.replace("top", "\\ud800").encode(),
     )
     if not path.is_dir():
-        path.write_bytes(dice.choice(forms)())
+        if path.is_symlink() and not path.exists():
+        path.unlink()  # of an earlier damage; it leads nowhere
+    path.write_bytes(dice.choice(forms)())
 
 
 def _json(path: Path | None) -> Any:
