@@ -285,10 +285,10 @@ def strange_json(root: Path, dice: random.Random) -> None:
         lambda: text.replace("top", "\\u0000").encode(),
         lambda: text.replace("top", "\\ud800").encode(),
     )
-    if not path.is_dir():
-        if path.is_symlink() and not path.exists():
+    if path.is_symlink() and not path.exists():
         path.unlink()  # of an earlier damage; it leads nowhere
-    path.write_bytes(dice.choice(forms)())
+    if not path.is_dir():
+        path.write_bytes(dice.choice(forms)())
 
 
 def _json(path: Path | None) -> Any:
