@@ -287,7 +287,7 @@ def strange_json(root: Path, dice: random.Random) -> None:
     )
     if path.is_symlink() and not path.exists():
         path.unlink()  # of an earlier damage; it leads nowhere
-    if not path.is_dir():
+    if path.parent.is_dir() and not path.is_dir():
         path.write_bytes(dice.choice(forms)())
 
 
