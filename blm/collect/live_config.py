@@ -40,6 +40,11 @@ class LiveCollectConfig(CollectConfig):
         return self.tasks or (self.task,)
 
     @property
+    def real(self) -> bool:
+        """No simulated arm."""
+        return self.port is not None or self.robot.startswith("lerobot:")
+
+    @property
     def can_take_over(self) -> bool:
         """A policy drives, and a person may in its place."""
         return self.operator.startswith("policy:")

@@ -190,7 +190,7 @@ def _taken_over(controls: Controls) -> bool:
 
 
 def _cell(config: LiveCollectConfig, controls: Controls, announce: Callable[[str], None]) -> Any:
-    if config.port is None and not config.robot.startswith("lerobot:"):
+    if not config.real:
         if config.cameras:
             raise UsageError(
                 "--camera is for a real arm, and no --port is given.",

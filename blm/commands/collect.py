@@ -8,6 +8,29 @@ from typing import Annotated, Any
 
 import typer
 
+from blm.commands.collect_options import (
+    Bind,
+    Cameras,
+    Episodes,
+    EpisodeTime,
+    Keys,
+    LeaderPort,
+    ListDevices,
+    Operator,
+    Output,
+    Port,
+    PushRecording,
+    ResetTime,
+    Resume,
+    Review,
+    Robot,
+    Seed,
+    TakeOver,
+    TaskNames,
+    WebPort,
+    Workers,
+    refuse_unread,
+)
 from blm.commands.datasets import upload
 from blm.commands.options import (
     ROBOTS,
@@ -28,58 +51,32 @@ collect_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 @collect_app.callback()
 def collect(
     context: typer.Context,
-    robot: Annotated[str, typer.Option(help=f"Robot: {ROBOTS}, or a YAML file.")] = "so100",
-    task: Annotated[str, typer.Option(help=f"Task: {TASKS}, or a YAML file.")] = "pick-cube",
-    episodes: Annotated[int, typer.Option(min=1, help="Episodes of the task the dataset shall hold.")] = 10,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Scene seed of the first attempt; the next ones follow.")
-    ] = 0,
-    output: Annotated[
-        Path | None, typer.Option(help="Dataset folder.", show_default="recordings/ROBOT-TASK")
-    ] = None,
-    operator: Annotated[
-        str, typer.Option(help="Who demonstrates: planner, leader, gamepad, browser or policy:RUN.")
-    ] = "planner",
-    port: Annotated[
-        str | None, typer.Option(help="Serial port or address of a real arm.", show_default="simulated")
-    ] = None,
-    leader_port: Annotated[str | None, typer.Option(help="Serial port of the leader arm.")] = None,
-    camera: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=INDEX", help="Camera of a real arm; may be repeated.")
-    ] = None,
-    list_devices: Annotated[
-        bool, typer.Option("--list", help="Show the ports and cameras found, and exit.")
-    ] = False,
-    take_over: Annotated[
-        str, typer.Option(help="With policy:RUN, what you take over with: browser, leader, gamepad.")
-    ] = "browser",
-    bind: Annotated[str, typer.Option(help="Address that the browser page is served at.")] = "127.0.0.1",
-    web_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0: any free one.")] = 0,
-    keys: Annotated[
-        str, typer.Option(metavar="KEY=CONTROL,…", help="Other keys or foot pedals, or a YAML file.")
-    ] = "",
-    review: Annotated[
-        bool, typer.Option("--review/--no-review", help="Look at each episode before it is kept.")
-    ] = True,
-    episode_time: Annotated[float, typer.Option(min=1, help="Longest episode of a person, seconds.")] = 60.0,
-    reset_time: Annotated[
-        float | None,
-        typer.Option(min=0, help="Start the next episode by itself, seconds.", show_default="you start it"),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue a recording begun earlier.")] = False,
+    robot: Robot = "so100",
+    task: TaskNames = "pick-cube",
+    episodes: Episodes = 10,
+    seed: Seed = 0,
+    output: Output = None,
+    operator: Operator = "planner",
+    port: Port = None,
+    leader_port: LeaderPort = None,
+    camera: Cameras = None,
+    list_devices: ListDevices = False,
+    take_over: TakeOver = "browser",
+    bind: Bind = "127.0.0.1",
+    web_port: WebPort = 0,
+    keys: Keys = "",
+    review: Review = True,
+    episode_time: EpisodeTime = 60.0,
+    reset_time: ResetTime = None,
+    resume: Resume = False,
     keep_failures: KeepFailures = False,
     image_size: ImageSize = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; the dataset does not depend on it.")] = 1,
+    workers: Workers = 1,
     models: ModelsOption = "own",
     shadows: ShadowsOption = True,
     variety: VarietyOption = "none",
     noise: NoiseOption = 0.0,
-    push_to_hub: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ORG/NAME", help="Then upload it to the Hugging Face Hub, as a private dataset."
-        ),
-    ] = None,
+    push_to_hub: PushRecording = None,
     as_json: JsonOption = False,
 ) -> None:
     """Record demonstrations into a LeRobot dataset.
@@ -135,9 +132,10 @@ def collect(
             "episode_s": episode_time,
             "reset_s": reset_time,
         }
-        _collect_live(settings | live, as_json)
+        _collect_live(context, settings | live, as_json)
     else:
         _refuse_operator(operator, on_real_arm=port is not None or robot.startswith("lerobot:"))
+        refuse_unread(context, device=None, policy=False, real=False)
         _collect_planned(settings, as_json)
     if push_to_hub is not None:
         upload(settings["output"], push_to_hub, private=True, quiet=as_json)
@@ -182,18 +180,19 @@ def _collect_planned(settings: dict[str, Any], as_json: bool) -> None:
     )
 
 
-def _collect_live(settings: dict[str, Any], as_json: bool) -> None:
+def _collect_live(context: typer.Context, settings: dict[str, Any], as_json: bool) -> None:
     """A person at the controls; what is said to them goes to standard error."""
     from blm.collect.live_config import LiveCollectConfig
     from blm.collect.live_workcell import collect_live
 
+    config = checked(LiveCollectConfig, **settings)
+    refuse_unread(context, device=config.device, policy=config.can_take_over, real=config.real)
     policy = None
-    if settings["operator"].startswith("policy:"):
+    if config.can_take_over:
         from blm.evaluate.agents import policy_agent
 
-        policy, image_size = policy_agent(Path(settings["operator"].removeprefix("policy:")))
-        settings = settings | {"image_size": settings["image_size"] or image_size}
-    config = checked(LiveCollectConfig, **settings)
+        policy, image_size = policy_agent(Path(config.operator.removeprefix("policy:")))
+        config = config.model_copy(update={"image_size": config.image_size or image_size})
     summary = collect_live(config, policy, announce=lambda line: typer.echo(line, err=True))
     if as_json:
         print_json(asdict(summary))
