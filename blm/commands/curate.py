@@ -121,7 +121,8 @@ def build_corpus(
         typer.Option("--allow-download", help="Fetch media that rows name by https address."),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that check; no effect on the result.", show_default="1")
+        int | None,
+        typer.Option(min=1, help="Processes that check; no effect on the result.", show_default="1"),
     ] = None,
     engine: Annotated[
         str | None, typer.Option(help="local or ray; no effect on the result.", show_default="local")
@@ -195,6 +196,8 @@ def _print_splits(summary: Any) -> None:
 def _print_corpus(summary: Any) -> None:
     counts = summary.counts
     _print_build(summary.output, counts.inputs, counts.kept, counts.dropped, "conversations")
+    if summary.unchanged:
+        typer.echo(f"unchanged, so not read again: {', '.join(summary.unchanged)}")
     sizes = ", ".join(f"{split} {count}" for split, count in summary.samples.items())
     typer.echo(f"{summary.shards} shards, {summary.bytes / 1e6:.1f} MB; conversations per split: {sizes}")
     typer.echo(f"report: {summary.output / 'report.html'}")

@@ -9,6 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from blm.curate.corpus.build_files import PARQUET_FOLDER
+from blm.curate.corpus.parquet_form import parquet_form_rows
 from blm.curate.episodes.boundaries import is_plain_name
 from blm.curate.output_folder import UNFINISHED_FOLDER
 from blm.curate.shards import file_sha256, read_index, read_shard_table
@@ -47,6 +49,8 @@ def _count_problems(
         held = sum(shard.samples for shard in shards if shard.split == split)
         if held != count:
             yield f"the manifest counts {count} samples of split '{split}', the shards hold {held}. {_REBUILD}"
+    if manifest.config.get("parquet") and (rows := parquet_form_rows(folder)) != manifest.counts.kept:
+        yield f"{PARQUET_FOLDER}/ holds {rows or 0} of {manifest.counts.kept} samples. {_REBUILD}"
     listed = {shard.name for shard in shards}
     if stray := sorted({path.name for path in folder.glob("*.tar")} - listed):
         yield f"shards that no table lists: {', '.join(stray)}. Remove them, or build again."

@@ -13,7 +13,7 @@ from blm.schemas.manifest import Counts, SkippedInput, read_manifest
 @dataclass(frozen=True)
 class BuildSummary:
     """What a build made. `reused` counts shards found complete (all of them, where the build was there already);
-    `skipped` names inputs that are not in it because they are broken."""
+    `skipped` names inputs that are not in it because they are broken; `unchanged` sources that were not read again."""
 
     output: Path
     counts: Counts
@@ -24,6 +24,7 @@ class BuildSummary:
     bytes: int
     seconds: float
     skipped: tuple[SkippedInput, ...] = ()
+    unchanged: tuple[str, ...] = ()
 
 
 def summarise(output: Path, kind: str, started: float, reused: int | None) -> BuildSummary:

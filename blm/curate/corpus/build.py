@@ -17,6 +17,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from blm import __version__
@@ -130,9 +131,11 @@ def build_corpus(config: CorpusConfig, progress: Progress | None = None) -> Buil
     card = corpus_card(manifest, rows, pipeline.reports, licences)
     write_atomically(folder.staging / CARD_FILE, card.encode())
     folder.publish(manifest, rows)
-    if cache is not None:
-        cache.sweep()
-    return summarise(config.output, KIND, started, writer.reused)
+    summary = summarise(config.output, KIND, started, writer.reused)
+    if cache is None:
+        return summary
+    cache.sweep()
+    return replace(summary, unchanged=tuple(cache.found))
 
 
 def _has_parquet_form(config: CorpusConfig) -> bool:

@@ -51,6 +51,8 @@ class SourceCache:
         self.folder = folder
         self._settings = config.build_settings()
         self._asked: set[str] = set()
+        self.found: list[str] = []
+        """Names of sources that need not be read."""
 
     def entry(self, source: Input) -> Path:
         """Where the entry of a source lies, or would."""
@@ -70,7 +72,10 @@ class SourceCache:
             whole = all(file_sha256(entry / name) == digests[name] for name in (_ROWS, _MEDIA))
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return _read(entry) if whole else None
+        if not whole:
+            return None
+        self.found.append(source.config.name)
+        return _read(entry)
 
     def keep(self, source: Input, items: Iterable[Conversation | Drop]) -> Iterator[Conversation | Drop]:
         """The same items; when all have passed they are kept."""

@@ -64,7 +64,7 @@ class StageReport:
 
 
 def licence_stage(config: CorpusConfig, report: StageReport) -> Stage:
-    """Only licences that the build allows."""
+    """Only licences that the build allows. O(patterns)."""
 
     def licence(conversation: Conversation) -> Conversation | Drop:
         problem = licence_objection(conversation.record.licence, config.licences)
@@ -74,7 +74,10 @@ def licence_stage(config: CorpusConfig, report: StageReport) -> Stage:
 
 
 def validate_stage(config: CorpusConfig, report: StageReport) -> Stage:
-    """Every image decodes and lies within the limits; fills in its width, height and extension."""
+    """Every image decodes and lies within the limits; fills in its width, height and extension.
+
+    O(pixels); a content is decoded once, and remembered in a set entry.
+    """
     check = ImageCheck(config.limits)
 
     def validate(conversation: Conversation) -> Conversation | Drop:
@@ -94,7 +97,7 @@ def validate_stage(config: CorpusConfig, report: StageReport) -> Stage:
 
 
 def normalise_stage(config: CorpusConfig, report: StageReport) -> Stage:
-    """One form for all: clean text without control tokens, turns that alternate and end with an answer."""
+    """One form for all: clean text without control tokens, turns that alternate, an answer last. O(characters)."""
 
     def normalise(conversation: Conversation) -> Conversation | Drop:
         record = conversation.record
@@ -118,7 +121,7 @@ def normalise_stage(config: CorpusConfig, report: StageReport) -> Stage:
 
 
 def quality_stage(config: CorpusConfig, report: StageReport) -> Stage:
-    """No rule of `quality` objects."""
+    """No rule of `quality` objects. O(characters)."""
 
     def quality(conversation: Conversation) -> Conversation | Drop:
         found = objection(conversation.record, config.quality)
@@ -128,7 +131,7 @@ def quality_stage(config: CorpusConfig, report: StageReport) -> Stage:
 
 
 def language_stage(config: CorpusConfig, report: StageReport) -> Stage:
-    """In a language that the build wants; texts too short to tell pass."""
+    """In a language that the build wants; texts too short to tell pass. O(characters)."""
     identify = load_identifier() if config.languages else None
     if config.languages and identify is None:
         report.note = (
@@ -150,7 +153,7 @@ def language_stage(config: CorpusConfig, report: StageReport) -> Stage:
 
 
 def mask_stage(config: CorpusConfig, report: StageReport) -> Stage:
-    """Personal data and keys replaced by what they are; drops nothing."""
+    """Personal data and keys replaced by what they are; drops nothing. O(characters)."""
 
     def mask(conversation: Conversation) -> Conversation | Drop:
         record, found = conversation.record, Counter[str]()
@@ -165,7 +168,10 @@ def mask_stage(config: CorpusConfig, report: StageReport) -> Stage:
 
 
 def dedup_stage(config: CorpusConfig, report: StageReport) -> Stage:
-    """Of conversations that say and show exactly the same, the first is kept. Memory: 16 bytes and a set entry each."""
+    """Of conversations that say and show exactly the same, the first is kept.
+
+    O(characters); memory: 16 bytes and a set entry each.
+    """
     seen: dict[bytes, str] = {}
 
     def dedup(conversation: Conversation) -> Conversation | Drop:
@@ -181,7 +187,7 @@ def dedup_stage(config: CorpusConfig, report: StageReport) -> Stage:
 
 
 def split_stage(config: CorpusConfig, report: StageReport) -> Stage:
-    """Train, val or test by a hash of the content's group (see `Conversation`); the same as Stage II for an episode."""
+    """Train, val or test by a hash of the content's group (see `Conversation`), for an episode as in Stage II. O(1)."""
 
     def split(conversation: Conversation) -> Conversation | Drop:
         name = split_of(split_group(conversation), config.seed, config.fractions)

@@ -3,16 +3,19 @@
 import hashlib
 import io
 import json
+import re
 
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from blm.curate.build_check import check_build
 from blm.curate.corpus.build import build_corpus
 from blm.curate.corpus.config import CorpusConfig
 from blm.curate.corpus.conversation import Conversation
 from blm.curate.corpus.parquet_form import ParquetForm, parquet_row
 from blm.schemas.corpus import CorpusRecord, Media, Message, Part, table_to_records
+from blm.schemas.progress import silent
 from tests.curate.corpus.test_build import content_of
 
 
@@ -128,6 +131,8 @@ def test_it_goes_when_it_is_no_longer_wanted_and_is_made_again_when_it_is_lost(r
     built(rows, output, shard_bytes=10_240, overwrite=True)
     assert content_of(output) == whole
     sorted((output / "parquet").iterdir())[0].unlink()
+    _, _, (problem,) = check_build(output, True, silent)
+    assert re.search(r"parquet/ holds \d+ of 36 samples", problem)
     built(rows, output, shard_bytes=10_240)
     assert content_of(output) == whole
 

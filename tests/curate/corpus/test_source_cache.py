@@ -64,9 +64,9 @@ def test_a_new_source_is_read_and_no_other(sources, reads, tmp_path):
     build(sources, tmp_path / "out", names=("a", "c"))
     assert reads == ["a", "c"]
     reads.clear()
-    build(sources, tmp_path / "out")
+    assert build(sources, tmp_path / "out").unchanged == ("a", "c")
     assert reads == ["b"]
-    build(sources, tmp_path / "whole")
+    assert build(sources, tmp_path / "whole").unchanged == ()
     assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
 
 
