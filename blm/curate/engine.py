@@ -7,7 +7,7 @@ Such a function gives the same result in this process and in another, on this ma
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, Protocol
 
@@ -56,7 +56,7 @@ def few_at_once[T, H, R](
     result: Callable[[H], R],
     at_once: int,
     cancel: Callable[[H], object],
-) -> Iterator[R]:
+) -> Generator[R]:
     """Results in order, of work that is begun for at most `at_once` items; `cancel` ends what nobody waits for."""
     waiting: deque[H] = deque()
     try:

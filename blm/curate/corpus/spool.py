@@ -90,6 +90,11 @@ class Spool:
         return len(self.table)
 
     @property
+    def folder(self) -> Path:
+        """Where it waits; others may put there what they need meanwhile."""
+        return self._folder
+
+    @property
     def contents(self) -> int:
         """How many distinct media contents there are."""
         return len(self._ends)
