@@ -52,7 +52,7 @@ def corpus_card(
         "WebDataset shards: `<id>.json` is the record (also a row of `records.parquet`), `<id>.<i>.<ext>` its media. "
         "`index.parquet` has the place of each member, `manifest.parquet` a row per shard. Points in answers are "
         "thousandths of the image's width and height, from the upper left corner. Questions about recorded episodes "
-        "are answered from the recorded state; an object whose centre is in the image may still be hidden.",
+        "are answered from the recorded state; none is about what the arm hides, as far as colours tell.",
         *([_PARQUET_FORM] if with_parquet else ()),
     ]
     return "\n\n".join(parts) + "\n"

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from blm.curate.corpus.build import build_corpus
-from blm.curate.corpus.config import CorpusConfig
+from blm.curate.corpus.config import CorpusConfig, Source
 from tests.curate.corpus.scenes import record_scenes
 
 
@@ -33,7 +33,11 @@ def corpus(stacking: Path, pushing: Path, tmp_path_factory: pytest.TempPathFacto
     output = tmp_path_factory.mktemp("corpora") / "built"
     build_corpus(
         CorpusConfig(
-            sources=(f"lerobot:{stacking}", f"lerobot:{pushing}"),  # type: ignore[arg-type]
+            sources=tuple(
+                # The synthetic pictures do not show the things that were recorded.
+                Source(kind="lerobot", path=path, options={"hidden_things": True})
+                for path in (stacking, pushing)
+            ),
             output=output,
             questions_per_episode=60,
             licence="cc-by-4.0",

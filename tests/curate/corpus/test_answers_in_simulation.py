@@ -51,7 +51,7 @@ def test_two_thousand_answers_agree_with_the_simulator(tmp_path):
         root = tmp_path / task
         collect(CollectConfig(robot="so100", task=task, episodes=4, seed=3, output=root, image_size=64))
         truth = SimulatedTruth(root)
-        config = SourceConfig(name="d", licence="MIT", questions_per_episode=256)
+        config = SourceConfig(name="d", licence="MIT", questions_per_episode=280)
         for conversation in read_lerobot(root, config):
             assert isinstance(conversation, Conversation)
             question, answer, origin = asked(conversation.record.to_row())

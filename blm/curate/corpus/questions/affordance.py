@@ -46,6 +46,7 @@ def action_box(scene: Scene, rng: Random) -> Question | None:
         ),
         answer=_box_text((left, top, right, bottom)),
         distractors=tuple(map(_box_text, inside)),
+        shows=(thing,),
     )
 
 

@@ -28,6 +28,7 @@ def object_names(scene: Scene, rng: Random) -> Question | None:
         answer=_listing(true),
         distractors=tuple(sorted(wrong - {_listing(true)})),
         form="Give colour and shape.",
+        shows=scene.things,
     )
 
 
@@ -66,6 +67,7 @@ def object_present(scene: Scene, rng: Random) -> Question | None:
         answer="yes" if present else "no",
         distractors=("yes", "no"),
         form="Answer with yes or no.",
+        shows=scene.things,
     )
 
 
@@ -75,7 +77,8 @@ def object_colour(scene: Scene, rng: Random) -> Question | None:
     told_apart = [t for t in scene.things if nouns.count(t.kind.noun) == 1 and scene.sees(t.position)]
     if not told_apart:
         return None
-    kind = rng.choice(told_apart).kind
+    thing = rng.choice(told_apart)
+    kind = thing.kind
     nearby = sorted({thing.kind.colour for thing in scene.things} - {kind.colour})[: MOST_OPTIONS - 1]
     rest = [colour for colour in COLOURS if colour not in (*nearby, kind.colour)]
     return Question(
@@ -87,6 +90,7 @@ def object_colour(scene: Scene, rng: Random) -> Question | None:
         answer=kind.colour,
         distractors=(*nearby, *rng.sample(rest, MOST_OPTIONS - 1 - len(nearby))),
         form="Answer with one word.",
+        shows=(thing,),
     )
 
 
@@ -103,6 +107,7 @@ def object_count(scene: Scene, rng: Random) -> Question | None:
         answer=str(len(scene.things)),
         distractors=tuple(str(count) for count in range(max(_MOST_COUNTED, len(scene.things) + 2) + 1)),
         form="Answer with a number.",
+        shows=scene.things,
     )
 
 

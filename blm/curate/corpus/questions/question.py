@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
+from blm.curate.corpus.questions.scene import Thing
+
 LETTERS = "ABCDEFGH"
 MOST_OPTIONS = 4
 
@@ -18,12 +20,14 @@ class Question:
         answer: the right answer, in the form that `form` asks for.
         distractors: wrong answers for the form with options; at most `MOST_OPTIONS` - 1 of them are drawn.
         form: a sentence about the form of an open answer, e.g. its unit.
+        shows: what has to be visible for the question to make sense.
     """
 
     wordings: tuple[str, ...]
     answer: str
     distractors: tuple[str, ...]
     form: str = ""
+    shows: tuple[Thing, ...] = ()
 
 
 @dataclass(frozen=True)

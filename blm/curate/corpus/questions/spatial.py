@@ -43,6 +43,7 @@ def image_side(scene: Scene, rng: Random) -> Question | None:
         answer="left" if offset < 0 else "right",
         distractors=("left", "right"),
         form="Answer with left or right.",
+        shows=(thing,),
     )
 
 
@@ -65,6 +66,7 @@ def gripper_side(scene: Scene, rng: Random) -> Question | None:
         answer="left" if offset > 0 else "right",
         distractors=("left", "right"),
         form="Answer with left or right.",
+        shows=(thing,),
     )
 
 
@@ -100,6 +102,7 @@ def nearer(scene: Scene, rng: Random) -> Question | None:
         ),
         answer=f"the {near if word == 'nearer to' else far}",
         distractors=(f"the {near}", f"the {far}"),
+        shows=tuple(thing for thing in scene.named() if thing.phrase in (near, far)),
     )
 
 
@@ -132,6 +135,7 @@ def pixel_point(scene: Scene, rng: Random) -> Question | None:
         ),
         answer=_point_text(point),
         distractors=tuple(map(_point_text, chosen[1:])),
+        shows=(thing,),
     )
 
 
@@ -159,6 +163,7 @@ def goal_distance(scene: Scene, rng: Random) -> Question | None:
         answer=f"{distance} cm",
         distractors=tuple(f"{other} cm" for other in others if abs(other - distance) <= 15),
         form="Answer in whole centimetres.",
+        shows=(thing,),
     )
 
 

@@ -3,7 +3,8 @@
     episode ─▶ facts per frame (poses, primitive, success) ─▶ questions over kinds and time ─▶ images of those frames
 
 Frames are decoded once per episode, in order, and only up to the last one asked about. What is asked depends on the
-episode's content and the seed alone, so adding or removing other episodes changes nothing.
+episode's content and the seed alone, so adding or removing other episodes changes nothing. Questions about things that
+the arm hides are left out (see `visibility`), unless the source's `options: {hidden_things: true}` wants them.
 
 Reasons: bad_metadata, missing_video, unreadable_data, unreadable_video; one drop stands for an episode.
 """
@@ -19,16 +20,21 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import simplejpeg
+
 from blm.curate.corpus.config import SourceConfig
 from blm.curate.corpus.conversation import Conversation, Drop
+from blm.curate.corpus.projection import PinholeCamera
 from blm.curate.corpus.questions import QUESTION_KINDS, QuestionKind, ask
 from blm.curate.corpus.questions.question import Asked
+from blm.curate.corpus.questions.scene import Thing
 from blm.curate.corpus.sources.recorded_scenes import (
     EpisodeScenes,
     RecordedScenes,
     SceneError,
     open_recorded_scenes,
 )
+from blm.curate.corpus.visibility import SeenThings
 from blm.curate.episodes.video import Stills, VideoError, encode_clip
 from blm.schemas.corpus import CorpusRecord, Media, Message, Part
 
@@ -45,6 +51,7 @@ class _Planned:
     kind: str
     frame: int
     asked: Asked
+    shows: tuple[Thing, ...]
 
 
 def read_lerobot(path: Path, config: SourceConfig) -> Iterator[Conversation | Drop]:
@@ -69,7 +76,7 @@ def _conversations(
     digest = hashlib.sha256(f"questions {config.seed} {row['identity']}".encode()).digest()
     planned = _plan(episode, config, Random(int.from_bytes(digest)))
     images = _images(recorded, row, sorted({one.frame for one in planned}), config.jpeg_quality)
-    for number, one in enumerate(planned):
+    for number, one in enumerate(_visible(planned, images, episode.camera, config)):
         image, sha256 = images[one.frame]
         record = CorpusRecord(
             id=f"{config.name}-{row['episode']:06d}-{number:03d}",
@@ -116,11 +123,29 @@ def _plan(episode: EpisodeScenes, config: SourceConfig, rng: Random) -> list[_Pl
                 continue
             question = QUESTION_KINDS[kind].make(episode.at(frame), rng)
             if question is not None:
-                planned.append(_Planned(kind, frame, ask(question, rng, config.choice_share)))
+                put = ask(question, rng, config.choice_share)
+                planned.append(_Planned(kind, frame, put, question.shows))
                 taken.add((kind, frame))
                 uses[kind] += 1
                 break
     return planned
+
+
+def _visible(
+    planned: list[_Planned],
+    images: dict[int, tuple[bytes, str]],
+    camera: PinholeCamera | None,
+    config: SourceConfig,
+) -> list[_Planned]:
+    """Without the questions about things that something hides."""
+    if camera is None or config.options.get("hidden_things"):
+        return planned
+    seen = SeenThings(camera)
+    for frame, (image, _) in images.items():
+        things = {thing.phrase: thing for one in planned if one.frame == frame for thing in one.shows}
+        if things:
+            seen.look(frame, simplejpeg.decode_jpeg(image), things.values())
+    return [one for one in planned if not any(seen.hidden(one.frame, thing) for thing in one.shows)]
 
 
 def _moment(kind: QuestionKind, episode: EpisodeScenes, spread: int, rng: Random) -> int | None:
