@@ -15,7 +15,7 @@ RGB = {"red": (200, 40, 30), "green": (30, 150, 50), "blue": (30, 60, 190), "yel
 
 def thing(colour, x=0.0, y=0.0, shape="box"):
     return Thing(
-        ObjectKind(colour, shape, colour, (0.1,) * 3), np.array([x, y, 0.0]), np.array([1.0, 0, 0, 0])
+        ObjectKind(colour, shape, colour, (0.1, 0.1, 0.1)), np.array([x, y, 0.0]), np.array([1.0, 0, 0, 0])
     )
 
 
