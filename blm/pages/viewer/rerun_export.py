@@ -35,7 +35,17 @@ SUBTASK = "subtask"
 CAMERA = "camera"
 _PICTURES_AT_ONCE = 64
 _COLOURS = {"state": (43, 93, 138), "action": (194, 101, 58)}
-"""The page's own."""
+_BAND_COLOURS = (
+    0x4878A8FF,
+    0xC7744AFF,
+    0x4F9A72FF,
+    0x9573B3FF,
+    0xB39A35FF,
+    0x717B87FF,
+    0xBB6480FF,
+    0x5DA3B0FF,
+)
+"""As on the page: red, green, blue, and opaque."""
 
 
 def export_rerun(
@@ -160,6 +170,9 @@ def _send_subtasks(recording: rr.RecordingStream, signals: EpisodeSignals) -> No
         return
     timelines = _timelines(signals, np.array([band["from"] for band in signals.bands]))
     labels = [str(band["label"]) for band in signals.bands]
+    kinds = {str(band["label"]): _BAND_COLOURS[band["number"] % len(_BAND_COLOURS)] for band in signals.bands}
+    colours = rr.StateConfiguration(values=list(kinds), colors=list(kinds.values()))
+    recording.log(SUBTASK, colours, static=True)
     recording.send_columns(SUBTASK, timelines, rr.TextLog.columns(text=labels))
     recording.send_columns(SUBTASK, timelines, rr.StateChange.columns(state=labels))
 
@@ -222,11 +235,13 @@ def _layout(signals: EpisodeSignals, cameras: Sequence[str]) -> rrb.Blueprint:
     ]
     rows = [rrb.Horizontal(*above)] if above else []
     rows += [rrb.StateTimelineView(origin=f"/{SUBTASK}", name="sub-tasks")] if signals.bands else []
-    rows += [rrb.Grid(*plots)] if plots else []
+    rows += [rrb.Grid(*plots, grid_columns=3)] if plots else []
     shares = [3.0] * bool(above) + [1.2] * bool(signals.bands) + [4.0] * bool(plots)
     shown = {path for paths in signals.axes.values() for path in paths.values()}
     columns = dict.fromkeys(signal.path[0] for signal in signals.signals if signal.path not in shown)
     others = [rrb.TimeSeriesView(origin=_entity(column), name=column) for column in columns]
     tabs = [rrb.Vertical(*rows, row_shares=shares, name="episode")] if rows else []
     tabs += [rrb.Grid(*others, name="other columns")] if others else []
-    return rrb.Blueprint(rrb.Tabs(*tabs), rrb.TimePanel(timeline="time"), collapse_panels=True)
+    return rrb.Blueprint(
+        rrb.Tabs(*tabs), rrb.TimePanel(state="collapsed", timeline="time"), collapse_panels=True
+    )

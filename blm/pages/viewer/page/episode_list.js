@@ -119,7 +119,7 @@ class EpisodeList {
     what.append(instruction[place] || "(no instruction)");
     what.title = instruction[place];
     item.append(make("span", "seconds" + (this.odd[place] ? " odd" : ""), seconds[place].toFixed(1) + " s"));
-    const more = [task[place] !== instruction[place] ? task[place] : "", operator[place] || "", split ? split[place] : "", source ? source[place] : "", seed[place] === null ? "" : `seed ${seed[place]}`];
+    const more = [task[place] !== instruction[place] ? task[place] : "", operator[place] || "", split ? split[place] : "", source ? source[place] : "", split || seed[place] === null ? "" : `seed ${seed[place]}`];
     item.append(make("span", "more", more.filter(Boolean).join(" · ")));
     item.addEventListener("click", () => this.choose(index[place]));
     return item;
