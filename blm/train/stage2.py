@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -71,6 +71,11 @@ class Stage2Config(LoopConfig):
     policy: PolicyConfig = PolicyConfig()
     horizon: int = Field(default=16, ge=1, description="steps in an action chunk")
     frame_stride: int = Field(default=1, ge=1, description="every n-th frame starts a window")
+    mixture: dict[str, float] | Literal["natural"] | None = Field(
+        default=None,
+        description="share of the windows by group or pattern, '*/panda/*'; natural: each window once per epoch; "
+        "default: what the splits were built with",
+    )
     cameras: tuple[str, ...] | None = Field(default=None, description="default: those that all robots have")
     relative_actions: bool = Field(default=True, description="arm actions as differences from the state")
     clip: float = Field(default=1.5, gt=0, description="limit of normalised values; 1 is the 1–99 % range")
@@ -239,7 +244,10 @@ def _card(config: Stage2Config, windows: Windows, cameras: tuple[str, ...], back
 def _batches(
     config: Stage2Config, windows: Windows, source: CachedIntent | LiveIntent, transforms: Transforms
 ) -> PolicyBatches:
-    order = window_order(windows, config.batch_size, config.seed)
+    mixture = "manifest" if config.mixture is None else config.mixture
+    order = window_order(
+        windows, config.batch_size, config.seed, mixture=None if mixture == "natural" else mixture
+    )
     return PolicyBatches(
         windows,
         order,

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from blm.schemas.errors import CheckpointError, OutputExistsError, UnknownNameError, UsageError
+from blm.schemas.manifest import Mixture, read_manifest
 from blm.train import policy as policy_module
 from blm.train import stage2
 from blm.train.recipes import stage2_config
 from blm.train.stage2 import Stage2Config, load_policy, train_stage2, trained_pairs, training_actions
+from blm.train.transforms import Transforms
 from tests.train.stage2_builds import SIZE, FakeBackbone, make_build, picture
 
 GOLDEN = Path(__file__).parent / "golden" / "stage2_losses.json"
@@ -67,6 +69,51 @@ def losses(run: Path) -> list[tuple[float, ...]]:
 def run(splits: Path, tmp_path: Path, backbone: FakeBackbone) -> Path:
     train_stage2(config(splits, tmp_path / "run"))
     return tmp_path / "run"
+
+
+MIXTURE = {"so100_train/so100/push-cube": 0.8, "xarm7_train/xarm7/push-cube": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, 0.8),
+        ({"mixture": '{"*/xarm7/*": 3, "*": 1}'}, 0.25),
+        ({"mixture.*/so100/*": "1", "mixture.*": "0"}, 1.0),
+        ({"mixture": "natural"}, 0.5),
+    ],
+)
+def test_windows_are_drawn_in_the_shares_of_the_splits_or_in_those_asked_for(
+    asked: dict[str, str], expected: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted over all that a run learns from; an epoch has as many windows of either robot."""
+    build = make_build(tmp_path / "splits", embodiments=("so100", "xarm7"))
+    stored = read_manifest(build).model_copy(
+        update={"mixture": Mixture(strategy="explicit", weights=MIXTURE)}
+    )
+    stored.write(build)
+    drawn: list[np.ndarray] = []
+    encode = Transforms.encode_state
+
+    def watch(self: Transforms, state: np.ndarray, embodiment: np.ndarray) -> np.ndarray:
+        drawn.append(embodiment)
+        return encode(self, state, embodiment)
+
+    monkeypatch.setattr(Transforms, "encode_state", watch)
+    train_stage2(config(build, tmp_path / "run", steps="13", validation_windows="0", **asked))
+    robots = np.concatenate(drawn)
+    assert len(robots) == 13 * 8
+    assert (robots == 0).mean() == pytest.approx(expected, abs=0.03)
+
+
+def test_a_mixture_of_what_is_not_there_is_named(splits: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match=r"mixture group '\*/panda/\*' not found"):
+        train_stage2(config(splits, tmp_path / "run", mixture='{"*/panda/*": 1, "*": 1}'))
+
+
+def test_a_resumed_run_keeps_its_mixture(splits: Path, run: Path) -> None:
+    with pytest.raises(CheckpointError, match="was trained with mixture = None, not 'natural'"):
+        train_stage2(config(splits, run, mixture="natural", resume="true"))
 
 
 def test_a_run_is_complete(splits: Path, run: Path) -> None:
