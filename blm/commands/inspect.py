@@ -133,8 +133,15 @@ def _show_corpus(folder: Path, as_json: bool) -> None:
     kept = f"{counts.kept} kept, dropped: {dropped}"
     rows = [("", f"{counted(counts.inputs, 'conversation')} in, {kept}")]
     rows.append(("splits", ", ".join(f"{name} {manifest.splits[name]}" for name in SPLITS)))
-    rows += [("source", f"{one.name} ({one.kind}) {one.path}") for one in manifest.inputs]
-    rows += [("family", f"{name} {count}") for name, count in manifest.breakdown.items()]
+    for one in manifest.inputs:
+        families = [
+            f"{label.removeprefix(f'{one.name}/')} {count}"
+            for label, count in manifest.breakdown.items()
+            if label.startswith(f"{one.name}/")
+        ]
+        rows.append(
+            ("source", f"{one.name} ({one.kind}) {one.path}\n{', '.join(families) or 'nothing kept'}")
+        )
     typer.echo(f"{folder}: a corpus")
     _print_rows(rows)
     typer.echo(f"report: {folder / 'report.html'}")
@@ -182,6 +189,9 @@ def _print_record(corpus: Corpus, found: KeptRecord | DroppedInput) -> None:
     else:
         typer.echo(f"{found.row} of {found.source_name}: left out")
         _print_rows(reasons(found))
+        if found.content is not None:
+            typer.echo("it said, before quality rules and masks:")
+            _print_rows([(message.role, spoken(message)) for message in found.content.record.messages])
     if kept is None:
         return
     if kept is not found:

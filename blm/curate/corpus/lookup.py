@@ -19,6 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blm.curate.corpus.build_files import CONTAMINATION_FILE, DUPLICATES_FILE, KIND, RECORDS_FILE
+from blm.curate.corpus.conversation import Conversation
+from blm.curate.corpus.source_cache import kept_conversation
+from blm.curate.output_folder import CACHE_FOLDER
 from blm.schemas.corpus import CorpusRecord, Media, table_to_records
 from blm.schemas.errors import DatasetError, UsageError
 from blm.schemas.manifest import DROPPED_FILE, INDEX_FILE, InputFingerprint, Manifest, read_manifest
@@ -71,6 +74,7 @@ class DroppedInput:
         partner: the conversation that it is the same as or alike, if that is why.
         kept: the one that stands for both in the corpus; another than the partner where that was left out as well.
         matches: what benchmarks hold of it, rows of `contamination.parquet`.
+        content: what it said and showed before quality rules and masks, where the build keeps that.
     """
 
     source: InputFingerprint | None
@@ -83,6 +87,7 @@ class DroppedInput:
     partner: Alike | None
     kept: KeptRecord | None
     matches: tuple[Mapping[str, Any], ...]
+    content: Conversation | None
 
 
 class Corpus:
@@ -171,6 +176,7 @@ class Corpus:
             partner=partner,
             kept=self._kept(kept) if kept else None,
             matches=tuple(self._rows(CONTAMINATION_FILE, "id", name).to_pylist()),
+            content=kept_conversation(self.folder / CACHE_FOLDER, row["source"], row["row"]),
         )
 
     def _dropped_rows(self, column: str, value: str) -> list[dict[str, Any]]:

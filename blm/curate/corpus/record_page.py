@@ -8,7 +8,7 @@ from typing import Any
 
 from blm.curate.corpus.lookup import Corpus, DroppedInput, KeptRecord, place
 from blm.pages.page import Picture, Section, Table, render_page
-from blm.schemas.corpus import Message
+from blm.schemas.corpus import CorpusRecord, Message
 
 ALIKE_SHOWN = 20
 
@@ -17,10 +17,11 @@ def record_page(corpus: Corpus, found: KeptRecord | DroppedInput) -> str:
     """The HTML text of a self-contained page."""
     kept = found if isinstance(found, KeptRecord) else found.kept
     sections = [] if isinstance(found, KeptRecord) else [_why(found)]
+    if isinstance(found, DroppedInput) and found.content is not None:
+        sections.append(_said("What it said, before quality rules and masks", *found.content[:2]))
     if kept is not None:
         heading = "What is said" if kept is found else f"What stands for it: {kept.record.id}"
-        said = [[message.role, spoken(message)] for message in kept.record.messages]
-        sections.append(Section(heading, table=Table(("role", "says"), said), pictures=_pictures(kept)))
+        sections.append(_said(heading, kept.record, kept.media))
         title = "Lineage" if kept is found else f"Lineage of {kept.record.id}"
         sections.append(Section(title, table=_facts(lineage(corpus, kept))))
     if isinstance(found, KeptRecord):
@@ -42,7 +43,7 @@ def lineage(corpus: Corpus, found: KeptRecord) -> list[tuple[str, str]]:
     rows = [
         ("source", _source(found, record.source)),
         ("licence", record.licence),
-        ("from", ", ".join(f"{key} {_text(value)}" for key, value in found.origin.items()) or "unknown"),
+        *((key.replace("_", " "), _text(value)) for key, value in found.origin.items()),
         *((f"changed by {stage}", what) for stage, what in found.changes),
         *_alike(found),
         ("family", f"{record.task_family}, {record.space}"),
@@ -73,8 +74,10 @@ def reasons(found: DroppedInput) -> list[tuple[str, str]]:
     ]
     if found.partner is not None:
         rows.append(("alike", f"{found.partner.id}, similarity {found.partner.similarity:.2f}"))
-    if found.kept is not None and (found.partner is None or found.kept.record.id != found.partner.id):
-        rows.append(("what stands for it", found.kept.record.id))
+    if found.partner is not None and found.kept is None:
+        rows.append(("stood for by", "none any more: what was kept of these was left out by a later stage"))
+    elif found.partner is not None and found.kept is not None and found.kept.record.id != found.partner.id:
+        rows.append(("stood for by", found.kept.record.id))
     for match in found.matches:
         rows.append(
             (
@@ -106,6 +109,7 @@ def as_json(corpus: Corpus, found: KeptRecord | DroppedInput) -> dict[str, Any]:
         "partner": vars(found.partner) if found.partner else None,
         "kept": found.kept.record.id if found.kept else None,
         "matches": list(found.matches),
+        "record": found.content.record.to_row() if found.content else None,
     }
 
 
@@ -124,11 +128,14 @@ def _facts(rows: Sequence[tuple[str, str]]) -> Table:
     return Table(("", ""), rows)
 
 
-def _pictures(found: KeptRecord) -> list[Picture]:
-    return [
+def _said(heading: str, record: CorpusRecord, media: Sequence[bytes]) -> Section:
+    """The messages, and the images below."""
+    said = [[message.role, spoken(message)] for message in record.messages]
+    pictures = [
         Picture(content, f"image {number}: {one.width} × {one.height}")
-        for number, (one, content) in enumerate(zip(found.record.media, found.media, strict=True))
+        for number, (one, content) in enumerate(zip(record.media, media, strict=True))
     ]
+    return Section(heading, table=Table(("role", "says"), said), pictures=pictures)
 
 
 def _source(found: KeptRecord | DroppedInput, name: str) -> str:

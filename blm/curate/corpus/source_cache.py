@@ -18,10 +18,12 @@ import shutil
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from blm import __version__
 from blm.curate.corpus.config import CorpusConfig
@@ -94,6 +96,26 @@ class SourceCache:
                 shutil.rmtree(path, ignore_errors=True)
 
 
+def kept_conversation(folder: Path, source: str, name: str) -> Conversation | None:
+    """A record of the source as it was before quality rules, masks and all that follows; None where it was not kept.
+
+    O(texts of the source).
+    """
+    for entry in sorted(folder.glob(f"{safe_key(source)}-*")):
+        try:
+            with (entry / _MEDIA).open("rb") as media, pa.memory_map(str(entry / _ROWS)) as rows:
+                reader = pa.ipc.open_file(rows)
+                for number in range(reader.num_record_batches):
+                    batch = reader.get_batch(number)
+                    may_be = pc.match_substring(batch["item"], json.dumps(name))  # type: ignore[attr-defined]
+                    for item in map(partial(_item, media), batch.filter(may_be).to_pylist()):
+                        if isinstance(item, Conversation) and item.record.id == name:
+                            return item
+        except (OSError, pa.ArrowException):
+            continue
+    return None
+
+
 def _written(folder: Path, items: Iterable[Conversation | Drop]) -> Iterator[Conversation | Drop]:
     """Pass items on, writing them as they go."""
     known: dict[bytes, int] = {}
@@ -142,13 +164,15 @@ def _read(folder: Path) -> Iterator[Conversation | Drop]:
     with (folder / _MEDIA).open("rb") as media, pa.memory_map(str(folder / _ROWS)) as rows:
         reader = pa.ipc.open_file(rows)
         for number in range(reader.num_record_batches):
-            for row in reader.get_batch(number).to_pylist():
-                if row["group"] is None:
-                    yield Drop(**json.loads(row["item"]))
-                    continue
-                contents = []
-                for start, size in zip(row["starts"], row["sizes"], strict=True):
-                    media.seek(start)
-                    contents.append(media.read(size))
-                record = CorpusRecord.from_row(json.loads(row["item"]))
-                yield Conversation(record, tuple(contents), row["group"])
+            yield from map(partial(_item, media), reader.get_batch(number).to_pylist())
+
+
+def _item(media: IO[bytes], row: dict[str, Any]) -> Conversation | Drop:
+    content = json.loads(row["item"])
+    if row["group"] is None:
+        return Drop(**content)
+    contents = []
+    for start, size in zip(row["starts"], row["sizes"], strict=True):
+        media.seek(start)
+        contents.append(media.read(size))
+    return Conversation(CorpusRecord.from_row(content), tuple(contents), row["group"])

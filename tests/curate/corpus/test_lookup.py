@@ -104,6 +104,10 @@ def test_what_was_left_out_and_why(corpus):
     contaminated = look("photos-00000011")
     assert [(one["benchmark"], one["match"]) for one in contaminated.matches] == [("exam", "image")]
     assert contaminated.kept is None
+    assert contaminated.content
+    assert contaminated.content.record.messages[1].content[0].text == "The eleventh."
+    assert Image.open(io.BytesIO(contaminated.content.media[0])).format == "PNG"
+    assert look("12").content is None
     assert (look("12").reason, look("photos:12").field, look("photos-00000013").reason) == (
         "missing_media",
         "image",
@@ -158,6 +162,7 @@ def test_a_server_gets_a_page_and_no_browser(corpus, monkeypatch):
         shown = run("photos-00000009", "--corpus", corpus, *extra)
         assert shown.exit_code == 0, shown.output
         assert "left out by near_duplicate_image" in words(shown)
+        assert "assistant The second again." in words(shown)
         assert "photos-00000002 stands for it" in words(shown)
         assert re.search(r"page: file://\S+record\.html", shown.output)
 
