@@ -7,6 +7,7 @@ simulated arm (paced) or hardware ──▶ LiveSession ◀── leader, gamepa
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -21,10 +22,12 @@ from blm.collect.operators.terminal import TerminalConsole, TerminalKeys
 from blm.collect.recording import Recording
 from blm.collect.simulated_cell import SimulatedCell
 from blm.schemas.episode import RECORDING_FILE
-from blm.schemas.errors import UnknownNameError, UsageError
+from blm.schemas.errors import BlmError, UnknownNameError, UsageError
 from blm.schemas.rollout import Agent, Observation
 
 _IDLE_POLL_S = 0.02
+_LAST_WORD_S = 0.2
+"""What a page was told last is on its way for so long."""
 
 
 def collect_live(
@@ -169,7 +172,13 @@ def _browser(
         if server.warning:
             announce(server.warning)
         announce(f"open {server.url}")
-        yield _Device(agent, [agent], agent.watch)
+        try:
+            yield _Device(agent, [agent], agent.watch)
+        except BlmError as error:
+            agent.fail(str(error))
+            raise
+        finally:
+            time.sleep(_LAST_WORD_S)
 
 
 def _pause(controls: Controls) -> None:

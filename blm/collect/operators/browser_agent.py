@@ -45,6 +45,10 @@ class BrowserAgent:
     def show(self, status: SessionStatus) -> None:
         self._link.publish(status=asdict(status) | self._features)
 
+    def fail(self, reason: str) -> None:
+        """The session ends because something is wrong: say what."""
+        self._link.publish(status={"phase": "failed", "note": reason})
+
     def reset(self, start: EpisodeStart, observation: Observation) -> None:
         self._ticks = self._held_ticks = 0
         self._link.begin(self._driver.start(observation.state))

@@ -14,8 +14,8 @@ from blm.collect.controls import Control
 from blm.collect.operators.tool_wish import ToolWish
 from blm.schemas.errors import BlmError
 
-FRESH_S = 0.3
-"""A page sends ten times a second. One that has not been heard of for this long is not steering."""
+FRESH_S = 0.2
+"""A page sends twenty times a second. One that has not been heard of for this long is not steering."""
 
 
 class MessageError(BlmError):

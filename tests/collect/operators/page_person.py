@@ -53,6 +53,11 @@ class Session:
         assert self.summary is not None, "the session did not end"
         return self.summary
 
+    def failure_of(self, seconds: float) -> BaseException | None:
+        """What the session ended with."""
+        self._thread.join(seconds)
+        return self.failure
+
     def _run(self, config: LiveCollectConfig, policy: Agent | None) -> None:
         def announce(line: str) -> None:
             self.told.append(line)

@@ -7,7 +7,14 @@ const view = new View(element("view"));
 let keys = { space: "emergency-stop" };
 const KEY_NAMES = {
   ArrowRight: "right", ArrowLeft: "left", ArrowUp: "up", ArrowDown: "down", Escape: "escape", " ": "space", Enter: "enter",
-  Tab: "tab", Backspace: "backspace",
+  Tab: "tab", Backspace: "backspace", Insert: "insert", Delete: "delete", Home: "home", End: "end", PageUp: "page-up",
+  PageDown: "page-down",
+};
+const KEY_SIGNS = { right: "→", left: "←", up: "↑", down: "↓", escape: "Esc", space: "Space", enter: "Enter", backspace: "⌫" };
+const MEANINGS = {
+  advance: "start, end, keep", "re-record": "record again", success: "success", failure: "failure", pause: "pause",
+  "take-over": "take over, give back", "next-task": "next task", "discard-last": "take the last episode out", stop: "finish",
+  "emergency-stop": "stop the robot",
 };
 const ALLOWED = {
   ready: ["advance", "discard-last", "next-task", "stop", "emergency-stop"],
@@ -19,6 +26,7 @@ const ALLOWED = {
 const MAIN_LABEL = { ready: "Start", recording: "End episode", paused: "End episode", review: "Keep" };
 const SPEED_M_S = 0.12, TURN_DEG_S = 70, WHEEL_M = 0.005;
 let socket = null, epoch = 0, phase = "connecting", drag = null, tool = null, lastSent = 0, fresh = true;
+let policyDrives = false, shownKeys = "";
 let wish = { position: [0.2, 0, 0.15], tilt: 0, turn: 0, opening: 1 };
 const held = new Set();
 
@@ -28,17 +36,19 @@ function connect() {
   socket.binaryType = "arraybuffer";
   socket.onmessage = (event) => (typeof event.data === "string" ? receive(JSON.parse(event.data)) : receiveBytes(event.data));
   socket.onclose = (event) => {
+    if (phase === "done" || phase === "failed") return;
     const replaced = event.code === 4001;
     setPhase(replaced ? "elsewhere" : "away");
     element("note").textContent = replaced ? "Another page has taken over." : "No connection. The arm holds still.";
-    if (!replaced && phase !== "done") setTimeout(connect, 1000);
+    if (!replaced) setTimeout(connect, 1000);
   };
 }
 
 function send(message) {
   if (socket && socket.readyState === WebSocket.OPEN) { socket.send(JSON.stringify(message)); lastSent = performance.now(); }
 }
-const sendWish = () => send({ type: "wish", epoch, ...wish });
+/* While the policy drives the handle is not shown, and nothing that is done here moves the arm. */
+const sendWish = () => { if (!policyDrives) send({ type: "wish", epoch, ...wish }); };
 const press = (control) => send({ type: "control", control });
 
 function receive(message) {
@@ -81,31 +91,78 @@ function setPhase(name) {
   element("phase").textContent = name === "away" ? "no connection" : name;
   const allowed = ALLOWED[name] || [];
   for (const button of document.querySelectorAll("[data-control]")) button.disabled = !allowed.includes(button.dataset.control);
-  document.querySelector('[data-control="advance"]').textContent = MAIN_LABEL[name] || "Start";
-  document.querySelector('[data-control="pause"]').textContent = name === "paused" ? "Go on" : "Pause";
+  label("advance", MAIN_LABEL[name] || "Start");
+  label("pause", name === "paused" ? "Go on" : "Pause");
+  label("re-record", name === "halted" ? "Release the stop" : "Re-record");
+}
+
+const buttonOf = (control) => document.querySelector(`[data-control="${control}"]`);
+function label(control, text) { buttonOf(control).firstChild.textContent = text; }
+
+/* Each button and the table show the keys that the session was given. */
+function showKeys() {
+  const known = JSON.stringify(keys);
+  if (known === shownKeys) return;
+  shownKeys = known;
+  const rows = [];
+  for (const [control, meaning] of Object.entries(MEANINGS)) {
+    const signs = Object.keys(keys).filter((key) => keys[key] === control).map((key) => KEY_SIGNS[key] || key.toUpperCase());
+    const button = buttonOf(control), row = document.createElement("tr");
+    button.querySelectorAll("kbd").forEach((old) => old.remove());
+    if (!signs.length || button.hidden) continue;
+    button.append(keySign(signs[0], true));
+    const [first, second] = [document.createElement("td"), document.createElement("td")];
+    first.append(...signs.map((sign) => keySign(sign, false)));
+    second.textContent = meaning;
+    row.append(first, second);
+    rows.push(row);
+  }
+  element("control-keys").replaceChildren(...rows);
+}
+
+function keySign(sign, hidden) {
+  const shown = document.createElement("kbd");
+  shown.textContent = sign;
+  if (hidden) shown.setAttribute("aria-hidden", "true");
+  return shown;
+}
+
+function showDriver(status) {
+  const driven = status.can_take_over && ["recording", "paused"].includes(status.phase);
+  policyDrives = Boolean(driven && !status.intervening);
+  document.body.classList.toggle("intervening", status.intervening);
+  element("driver").textContent = driven ? (status.intervening ? "you drive" : "the policy drives") : "";
+  element("hint").textContent = policyDrives
+    ? "Take over to move the gripper yourself. Drag to look around."
+    : "Drag the handle to move the gripper; with Shift, up and down. Drag elsewhere to look around.";
+  label("take-over", status.intervening ? "Give back" : "Take over");
+  for (const id of Object.keys(SLIDERS)) element(id).disabled = policyDrives;
+  showWish();
 }
 
 function showStatus(status) {
   if (status.phase !== phase) setPhase(status.phase);
+  if (phase === "failed") { element("note").textContent = status.note; return; }
   keys = status.keys || keys;
   element("instruction").textContent = status.instruction;
   element("count").textContent = `${status.kept} of ${status.wanted} kept`;
   element("elapsed").textContent = ["recording", "paused", "review"].includes(phase) ? `${status.elapsed_s.toFixed(1)} s` : "";
-  element("late").textContent = status.late_ticks ? `${status.late_ticks} late` : "";
+  element("late").textContent = status.late_ticks ? `${status.late_ticks} late ${status.late_ticks === 1 ? "tick" : "ticks"}` : "";
   element("note").textContent = status.note;
-  document.body.classList.toggle("intervening", status.intervening);
-  const mark = (control, on) => document.querySelector(`[data-control="${control}"]`).classList.toggle("chosen", on);
+  const mark = (control, on) => buttonOf(control).classList.toggle("chosen", on);
   mark("success", phase === "review" && status.success === true);
   mark("failure", phase === "review" && status.success === false);
   mark("take-over", status.intervening);
   for (const [control, shown] of [["take-over", status.can_take_over], ["next-task", status.several_tasks]])
-    document.querySelector(`[data-control="${control}"]`).hidden = !shown;
+    buttonOf(control).hidden = !shown;
+  showKeys();
+  showDriver(status);
 }
 
 const SLIDERS = {
   height: { get: () => wish.position[2] - view.table, set: (v) => { wish.position[2] = v + view.table; }, text: (v) => `${(100 * v).toFixed(1)} cm` },
-  turn: { get: () => (180 * wish.turn) / Math.PI, set: (v) => { wish.turn = (v * Math.PI) / 180; }, text: (v) => `${v.toFixed(0)}°` },
-  tilt: { get: () => (180 * wish.tilt) / Math.PI, set: (v) => { wish.tilt = (v * Math.PI) / 180; }, text: (v) => `${v.toFixed(0)}°` },
+  turn: { get: () => (180 * wish.turn) / Math.PI, set: (v) => { wish.turn = (v * Math.PI) / 180; }, text: (v) => `${Math.round(v) || 0}°` },
+  tilt: { get: () => (180 * wish.tilt) / Math.PI, set: (v) => { wish.tilt = (v * Math.PI) / 180; }, text: (v) => `${Math.round(v) || 0}°` },
   opening: { get: () => 100 * wish.opening, set: (v) => { wish.opening = v / 100; }, text: (v) => `${v.toFixed(0)} %` },
 };
 
@@ -119,7 +176,7 @@ function showWish() {
   const approach = [Math.sin(wish.tilt) * out[0], Math.sin(wish.tilt) * out[1], -Math.cos(wish.tilt)];
   const angle = wish.turn - outward, across = Vector.cross(approach, side);
   const opening = Vector.add(side.map((v) => v * Math.cos(angle)), across, -Math.sin(angle));
-  view.handle = { position: wish.position, approach, opening, width: 0.012 + 0.05 * wish.opening };
+  view.handle = policyDrives ? null : { position: wish.position, approach, opening, width: 0.012 + 0.05 * wish.opening };
 }
 
 function change() {
@@ -233,13 +290,13 @@ let before = performance.now(), drawn = "";
 function frame(now) {
   moveByKeys(Math.min(0.1, (now - before) / 1000));
   before = now;
-  const shown = JSON.stringify([wish, view.azimuth, view.elevation, view.distance, view.grabbed, view.canvas.clientWidth, view.canvas.clientHeight]);
+  const shown = JSON.stringify([wish, policyDrives, view.azimuth, view.elevation, view.distance, view.grabbed, view.canvas.clientWidth, view.canvas.clientHeight]);
   if (fresh || shown !== drawn) view.draw();
   fresh = false;
   drawn = shown;
   requestAnimationFrame(frame);
 }
-setInterval(() => { if (!document.hidden && performance.now() - lastSent > 80) send({ type: "here" }); }, 100);
+setInterval(() => { if (!document.hidden && performance.now() - lastSent > 40) send({ type: "here" }); }, 50);
 setPhase("connecting");
 showWish();
 connect();
