@@ -17,7 +17,7 @@ from blm.collect.live_session import SessionStatus
 from blm.collect.operators.gamepad import DEAD_ZONE, MOVE_SPEED_M_S, GamepadAgent, PadState
 from blm.collect.operators.leader import MATCHED_WITHIN, LeaderAgent, leader_links, open_leader
 from blm.collect.operators.take_over import TakeOverAgent
-from blm.collect.operators.terminal import TerminalConsole, TerminalKeys, key_names
+from blm.collect.operators.terminal import TerminalConsole, TerminalKeys, confirmed, key_names
 from blm.collect.operators.tool_driver import ToolDriver
 from blm.schemas.embodiment import load_embodiment
 from blm.schemas.errors import HardwareError, UnknownNameError, UsageError
@@ -242,6 +242,28 @@ def test_a_terminal_is_listened_to_and_left_as_it_was(terminal: tuple[int, int])
             time.sleep(0.02)
     assert pressed == [Control.ADVANCE, Control.NEXT_TASK, Control.STOP]
     assert termios.tcgetattr(device) == before
+
+
+@pytest.mark.parametrize(("answer", "meant"), [("y", True), ("Yes", True), ("", False), ("n", False)])
+def test_only_a_yes_at_a_terminal_is_a_yes(
+    terminal: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    answer: str,
+    meant: bool,
+):
+    """It decides whether an arm goes limp."""
+    controller, device = terminal
+    with os.fdopen(os.dup(device)) as stream:
+        monkeypatch.setattr("sys.stdin", stream)
+        os.write(controller, f"{answer}\n".encode())
+        assert confirmed("May the arm let go?") is meant
+    assert capsys.readouterr().err == "May the arm let go? [y/N] "
+
+
+def test_where_nobody_can_answer_the_answer_is_no(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.stdin", StringIO("y\n"))
+    assert not confirmed("May the arm let go?")
 
 
 def test_what_is_no_terminal_is_left_alone():
