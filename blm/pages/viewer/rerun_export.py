@@ -171,7 +171,7 @@ def _send_subtasks(recording: rr.RecordingStream, signals: EpisodeSignals) -> No
     timelines = _timelines(signals, np.array([band["from"] for band in signals.bands]))
     labels = [str(band["label"]) for band in signals.bands]
     kinds = {str(band["label"]): _BAND_COLOURS[band["number"] % len(_BAND_COLOURS)] for band in signals.bands}
-    colours = rr.StateConfiguration(values=list(kinds), colors=list(kinds.values()))
+    colours = rr.StateConfiguration(values=list(kinds), colors=np.array(list(kinds.values()), np.uint32))
     recording.log(SUBTASK, colours, static=True)
     recording.send_columns(SUBTASK, timelines, rr.TextLog.columns(text=labels))
     recording.send_columns(SUBTASK, timelines, rr.StateChange.columns(state=labels))

@@ -1,10 +1,13 @@
 """Cameras stored as single pictures: each frame gets its own, whatever shares the file; other content is refused."""
 
+import io
 import json
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from blm.pages.viewer.dataset import ViewedDataset
 from blm.pages.viewer.source import BrokenStream, PictureStream, picture_ending
@@ -68,3 +71,36 @@ def test_kinds_of_pictures_are_known_by_their_content():
         assert picture_ending(image_dataset.picture(0, form), "x") == ending
     with pytest.raises(DatasetError, match="camera 3 is not a picture"):
         picture_ending(json.dumps({}).encode(), "camera 3")
+
+
+@pytest.mark.slow
+def test_pictures_that_stock_lerobot_stored(tmp_path):
+    datasets = pytest.importorskip("lerobot.datasets")
+    features = {
+        "observation.state": {"dtype": "float32", "shape": (2,), "names": ["pan", "tilt"]},
+        "observation.images.front": {
+            "dtype": "image",
+            "shape": (24, 32, 3),
+            "names": ["height", "width", "channels"],
+        },
+    }
+    written = datasets.LeRobotDataset.create(
+        "lab/watched", fps=10, features=features, root=tmp_path / "watched", use_videos=False
+    )
+    for episode in range(2):
+        for frame in range(4):
+            picture = np.full((24, 32, 3), 30 * episode + 5 * frame, np.uint8)
+            written.add_frame(
+                {
+                    "observation.state": np.zeros(2, np.float32),
+                    "observation.images.front": picture,
+                    "task": "watch",
+                }
+            )
+        written.save_episode()
+    written.finalize()
+    for episode in range(2):
+        (stream,) = ViewedDataset(tmp_path / "watched").streams(episode)
+        assert isinstance(stream, PictureStream)
+        shown = [np.asarray(Image.open(io.BytesIO(stream.picture(frame))))[0, 0, 0] for frame in range(4)]
+        assert shown == [30 * episode + 5 * frame for frame in range(4)]

@@ -16,6 +16,7 @@ from tests.factories import SUBTASKS, make_dataset
 from tests.pages.viewer import image_dataset, shared_video
 
 pytest.importorskip("rerun")
+pytestmark = pytest.mark.filterwarnings("error::rerun.error_utils.RerunWarning")
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,8 @@ def test_subtasks_begin_where_they_do(ours, tmp_path):
     assert texts == [[label] for label in SUBTASKS]
     assert times["frame"] == [band["from"] for band in ours.content(0)["bands"]]
     assert found["/subtask", "state"][0] == texts
+    assert found["/subtask", "values"][0] == [list(SUBTASKS)]
+    assert found["/subtask", "colors"][0] == [[0x4878A8FF, 0xC7744AFF, 0x4F9A72FF]]
 
 
 def test_what_is_known_about_the_episode_is_there(ours, tmp_path):
