@@ -1,6 +1,6 @@
 """What only a look at the whole corpus shows: near-duplicates, and what benchmarks hold too.
 
-    spool ─▶ near_duplicate_text ─▶ near_duplicate_image ─▶ decontaminate ─▶ mixture ─▶ rows to keep, drops, tables
+    spool ─▶ near_duplicate_text, _meaning, _image ─▶ decontaminate ─▶ mixture ─▶ rows to keep, drops, tables
 
 Of conversations that are alike the first in order stays. Texts are compared among conversations with the same media (or
 none): generated questions share their wording and differ in what they are about. Where answers are short they must be
@@ -29,14 +29,17 @@ from blm.curate.corpus.decontaminate import (
 )
 from blm.curate.corpus.mixture import entries, left_out
 from blm.curate.corpus.near_images import near_duplicate_images
+from blm.curate.corpus.near_meaning import near_duplicate_meaning
 from blm.curate.corpus.near_text import near_duplicate_text
 from blm.curate.corpus.perceptual_hash import ImageHashes, image_hashes, joined_hashes
 from blm.curate.corpus.spool import Spool, exchanges
 from blm.curate.corpus.stages import StageReport
+from blm.curate.corpus.text_embeddings import Embeddings, TextEncoder
 from blm.curate.engine import Engine, LocalEngine
 from blm.schemas.progress import Progress
 
 NEAR_TEXT, NEAR_IMAGE, DECONTAMINATE = "near_duplicate_text", "near_duplicate_image", "decontaminate"
+NEAR_MEANING = "near_duplicate_meaning"
 MIXTURE = "mixture"
 CONTAMINATED = "contaminated"
 DUPLICATES_SCHEMA = pa.schema(
@@ -50,7 +53,7 @@ DUPLICATES_SCHEMA = pa.schema(
     ]
 )
 """A row per near-duplicate left out: the conversation, the one it is alike (`partner`), the one of its cluster that is
-`kept`, and the similarity of the pair: Jaccard of shingles, or the share of equal bits of image hashes."""
+`kept`, and the similarity of the pair: Jaccard of shingles, cosine of vectors, or the share of equal bits of hashes."""
 _IMAGES_AT_ONCE = 64
 
 
@@ -95,6 +98,10 @@ def compare(
         progress("comparing texts", 0, 1)
         _near_text(spool, wanted, config.seed, found)
         progress("comparing texts", 1, 1)
+    if wanted.embeddings is not None:
+        progress("comparing meanings", 0, 1)
+        _near_meaning(spool, wanted.embeddings, found)
+        progress("comparing meanings", 1, 1)
     if wanted.images != "keep" and hashes is not None:
         _near_images(spool, wanted, config.seed, hashes, found)
     if items:
@@ -143,6 +150,15 @@ def _near_text(spool: Spool, wanted: NearDuplicates, seed: int, found: Compariso
         spool.table["text"], wanted.text or 1.0, _groups(spool, everything, found.keep), seed=seed
     )
     _leave_out(spool, NEAR_TEXT, _left_out(clusters), found)
+
+
+def _near_meaning(spool: Spool, wanted: Embeddings, found: Comparison) -> None:
+    encoder = TextEncoder(wanted)
+    groups = _groups(spool, np.arange(spool.contents), found.keep)
+    clusters = near_duplicate_meaning(
+        spool.table["text"], groups, encoder, encoder.width, wanted.threshold, spool.folder
+    )
+    _leave_out(spool, NEAR_MEANING, _left_out(clusters), found)
 
 
 def _near_images(

@@ -11,6 +11,7 @@ from blm.curate.corpus.download import Download, Downloads
 from blm.curate.corpus.licence import Licences
 from blm.curate.corpus.mixture import Mixture
 from blm.curate.corpus.quality import Quality
+from blm.curate.corpus.text_embeddings import Embeddings
 from blm.curate.engine import EngineName
 from blm.curate.episodes.config import Fractions
 from blm.curate.shards import DEFAULT_SHARD_BYTES
@@ -69,6 +70,10 @@ class NearDuplicates(FrozenModel):
         ge=0.5,
         le=1,
         description="Jaccard similarity of 5-word shingles from which texts about the same media count; null: off",
+    )
+    embeddings: Embeddings | None = Field(
+        default=None,
+        description="a sentence encoder: texts that say the same in other words count too; null: off",
     )
     images: Literal["keep", "same_text", "any_text"] = Field(
         default="keep",
