@@ -1,5 +1,7 @@
 """`blm view` and `blm push` as typed."""
 
+import sys
+
 import pytest
 from typer.testing import CliRunner
 
@@ -55,3 +57,22 @@ def test_a_push_without_a_login_says_so(recording, monkeypatch):
         assert result.exit_code == 1
         assert "nobody is logged in" in result.output
     assert run("push", recording, "cubes").exit_code == 2
+
+
+def test_a_recording_for_rerun(recording, tmp_path):
+    pytest.importorskip("rerun")
+    result = run("view", recording, "--episode", 1, "--rerun", tmp_path / "one.rrd")
+    assert result.exit_code == 0
+    assert "1 recording: " in result.output
+    assert (tmp_path / "one.rrd").is_file()
+    several = run("view", recording, "--rerun", tmp_path / "all.rrd")
+    assert several.exit_code == 2
+    assert "Choose one with --episode N, or name a folder" in " ".join(several.output.split())
+
+
+def test_rerun_that_is_not_installed_names_the_extra(recording, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rerun", None)
+    result = run("view", recording, "--rerun", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "pip install 'blm[rerun]'" in result.output
+    assert not (tmp_path / "out").exists()
