@@ -6,6 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 from blm.curate.episodes.checks import Checked
 from blm.curate.episodes.frames import vectors
 from blm.curate.episodes.index import DatasetIndex
+from blm.curate.episodes.reasons import RULES
 from blm.curate.episodes.segment import Segment, example_frame
 from blm.curate.report.splits_page import EXAMPLES_PER_REASON, DroppedExample, Recorded, splits_page
 from blm.curate.shards import FinishedShard
@@ -24,6 +26,7 @@ from blm.schemas.shard import IndexRow, images_suffix, offsets_suffix
 REPORT_FILE = "report.html"
 PICTURES = 6
 """Tasks shown per embodiment."""
+_LONGEST_NOTE = 90
 _TOOL_POSITIONS = 20_000
 _EPISODES_FOR_POSITIONS = 400
 
@@ -120,11 +123,14 @@ def _examples(datasets: Mapping[str, DatasetIndex], dropped: pa.Table) -> list[D
         if jpeg is None:
             continue
         shown[row["reason"]] = shown.get(row["reason"], 0) + 1
-        examples.append(DroppedExample(row["reason"], jpeg, _caption(row)))
+        examples.append(DroppedExample(row["reason"], jpeg, _caption(row, datasets[row["dataset"]].path)))
     return examples
 
 
-def _caption(row: dict) -> str:
-    measured = f"{row['value']:.4g} (allowed: {row['threshold']:.4g})" if row["value"] is not None else ""
-    words = "; ".join(part for part in (measured, row["note"] or "") if part)
-    return f"{row['reason']}: {row['dataset']} episode {row['episode']}" + (f", {words}" if words else "")
+def _caption(row: dict[str, Any], root: Path) -> str:
+    """Which episode, what was measured against what is allowed, and a short note; files as they lie in the dataset."""
+    rule = RULES[row["reason"]]
+    measured = f"{row['value']:.4g} {rule.unit}, allowed {row['threshold']:.4g}"
+    note = (row["note"] or "").replace(f"{root}/", "")
+    note = f" ({note if len(note) <= _LONGEST_NOTE else note[:_LONGEST_NOTE] + '…'})" if note else ""
+    return f"{row['reason']}: {row['dataset']} episode {row['episode']}, {measured}{note}"

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from blm.curate.episodes.mixture import group_label
+from blm.curate.episodes.reasons import RULES, Reason
 from blm.pages.charts import density_chart, histogram_chart, range_chart
 from blm.pages.page import Chart, Figure, Picture, Section, Table, render_page
 from blm.schemas.embodiment import Embodiment
@@ -68,7 +70,8 @@ def splits_page(
         Figure(f"{hours:.2f} h", "of robot data"),
     ]
     if manifest.skipped:
-        figures.insert(1, Figure(f"{len(manifest.skipped):,}", "broken datasets left out"))
+        noun = "dataset" if len(manifest.skipped) == 1 else "datasets"
+        figures.insert(0, Figure(f"{len(manifest.skipped):,}", f"broken {noun} left out"))
     sections = [
         _skipped(manifest),
         _splits(manifest, lineage),
@@ -78,7 +81,7 @@ def splits_page(
         *(_embodiment(one, manifest, lineage) for one in recorded),
         _lineage(manifest, lineage, licence),
     ]
-    lead = f"Curated by blm {manifest.software} from {len(manifest.inputs)} dataset(s) for training policies."
+    lead = f"Curated by blm {manifest.software} from {_counted(len(manifest.inputs), 'dataset')} for training policies."
     return render_page("Robot demonstrations", lead, figures, [section for section in sections if section])
 
 
@@ -146,16 +149,19 @@ def _dropped(manifest: Manifest, examples: Sequence[DroppedExample]) -> Section:
     dropped = manifest.counts.dropped
     if not dropped:
         return Section("What was dropped", "Nothing: every episode passed every check.")
-    rows = [[reason, f"{count:,}"] for reason, count in sorted(dropped.items(), key=lambda item: -item[1])]
+    rows = [
+        [reason, f"{count:,}", _meaning(reason)]
+        for reason, count in sorted(dropped.items(), key=lambda item: -item[1])
+    ]
     shown: list[DroppedExample] = []
-    for reason, _ in rows:
+    for reason, *_ in rows:
         shown += [one for one in examples if one.reason == reason][:EXAMPLES_PER_REASON]
     return Section(
         "What was dropped",
         "Each episode counts under the first check it failed; dropped.parquet names them, findings.parquet lists all "
         "that was found.",
-        Table(("reason", "episodes"), rows, frozenset({1})),
-        pictures=[Picture(one.jpeg, one.caption) for one in shown],
+        Table(("reason", "episodes", "what it means"), rows, frozenset({1})),
+        pictures=[Picture(one.jpeg, one.caption, narrow=True) for one in shown],
     )
 
 
@@ -163,16 +169,34 @@ def _warnings(findings: pa.Table) -> Section | None:
     warned = findings.filter(pc.field("severity") == "warn")
     if not len(warned):
         return None
-    by_reason = warned.group_by(["reason", "unit"]).aggregate([("value", "count"), ("value", "max")])
+    by_reason = warned.group_by(["reason", "unit"]).aggregate(
+        [("value", "count"), ("value", "min"), ("value", "max")]
+    )
     rows = [
-        [row["reason"], f"{row['value_count']:,}", f"{row['value_max']:.4g} {row['unit'] or ''}".strip()]
+        [row["reason"], f"{row['value_count']:,}", _worst(row), _meaning(row["reason"])]
         for row in by_reason.sort_by([("value_count", "descending"), ("reason", "ascending")]).to_pylist()
     ]
     return Section(
         "Warnings",
         "Found, and kept. A check's severity is set in splits.yaml.",
-        Table(("reason", "findings", "largest"), rows, frozenset({1, 2})),
+        Table(("reason", "findings", "worst", "what it means"), rows, frozenset({1, 2})),
     )
+
+
+def _worst(row: dict[str, Any]) -> str:
+    """The value furthest beyond the threshold: the smallest where a rule asks for enough of something."""
+    rule = RULES.get(cast(Reason, row["reason"]))
+    value = row["value_min"] if rule is not None and rule.fails == "below" else row["value_max"]
+    return f"{value:.4g} {row['unit'] or ''}".strip()
+
+
+def _meaning(reason: str) -> str:
+    rule = RULES.get(cast(Reason, reason))
+    return rule.meaning if rule is not None else ""
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _embodiment(recorded: Recorded, manifest: Manifest, lineage: pa.Table) -> Section:
@@ -199,7 +223,7 @@ def _embodiment(recorded: Recorded, manifest: Manifest, lineage: pa.Table) -> Se
         ]
     return Section(
         f"{recorded.embodiment.title} ({name})",
-        f"{len(mine):,} episodes, {mine['frames'].to_numpy().sum():,} frames, {len(tasks)} task(s).",
+        f"{len(mine):,} episodes, {mine['frames'].to_numpy().sum():,} frames, {_counted(len(tasks), 'task')}.",
         charts=charts,
         pictures=[Picture(jpeg, caption) for jpeg, caption in recorded.pictures],
     )
