@@ -299,8 +299,11 @@ class LiveRecorder:
 
         def run() -> bool:
             there = self._failure is None and self.episodes > self._found
-            if there:
-                change()
+            try:
+                if there:
+                    change()
+            except Exception as error:
+                self._failure = error
             return there
 
         found = self._saving.submit(run).result()

@@ -48,7 +48,7 @@ PushRecording = Annotated[
 ]
 
 _ALONE = "the planner works alone, in simulation"
-_NOT_FOR_PLANNER = dict.fromkeys(
+_NOT_FOR_PLANNER: dict[str, str] = dict.fromkeys(
     (
         "leader_port",
         "camera",

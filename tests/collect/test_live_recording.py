@@ -24,6 +24,7 @@ from blm.collect.rollout import run_episode
 from blm.collect.video import VideoConfig, VideoEncoder, count_frames
 from blm.schemas.episode import episode_features
 from blm.schemas.errors import DatasetError, HardwareError
+from blm.schemas.manifest import write_atomically
 from tests.collect.live_workcell import EndlessAgent, LiveWorkcell, Stopwatch, live
 from tests.collect.test_dataset_writer import check_consistent, decoded, info_of
 from tests.collect.workcell import brightness
@@ -197,6 +198,33 @@ def test_a_full_disk_is_said_and_keeps_what_was_saved(
     with LiveRecorder(root, live(cell.embodiment), resume=True) as recorder:
         record(recorder, cell)
     assert check_live(root) == 2
+
+
+def test_a_disk_that_is_full_when_an_episode_is_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    root, cell = tmp_path / "data", LiveWorkcell()
+    written: list[Path] = []
+
+    def until_full(path: Path, content: bytes) -> None:
+        written.append(path)
+        if len(written) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_atomically(path, content)
+
+    def session() -> None:
+        with LiveRecorder(root, live(cell.embodiment)) as recorder:
+            record(recorder, cell)
+            while recorder.statistics().saving:
+                time.sleep(0.01)
+            monkeypatch.setattr("blm.collect.dataset_files.write_atomically", until_full)
+            recorder.mark(True)
+
+    with pytest.raises(DatasetError, match="No space left on device"):
+        session()
+    monkeypatch.undo()
+    assert [row["blm/success"] for row in episodes_of(root)] == [False]
+    DatasetWriter.resume(root, live(cell.embodiment)).close()
+    assert [row["blm/success"] for row in episodes_of(root)] == [True], "what was decided is done"
+    assert data_of(root)["next.success"][-1]
 
 
 def _failing_encode(error: OSError):
