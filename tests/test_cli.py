@@ -29,6 +29,17 @@ def test_version():
         (("collect", "--robot", "so10"), 2, "there are: panda, so100"),
         (("collect", "--task", "pick-cup"), 2, "there are: lift-peg-upright, pick-cube"),
         (("collect", "--operator", "ghost"), 2, "operator 'ghost' is not available"),
+        (
+            ("collect", "--operator", "policy:x", "--take-over", "me"),
+            2,
+            "'me' not found; there are: browser, gamepad",
+        ),
+        (("collect", "--operator", "policy:nowhere"), 1, "nowhere is no finished Stage II run"),
+        (
+            ("collect", "--robot", "lerobot:so101_follower"),
+            2,
+            "is not available on a real arm; there is: leader",
+        ),
         (("collect", "--no-review"), 2, "--review has no effect here: the planner works alone"),
         (
             ("collect", "--operator", "browser", "--noise", "1"),

@@ -45,9 +45,7 @@ def collect_live(
         HardwareError: a robot, leader, gamepad or camera is absent or does not answer.
         OutputExistsError, DatasetError: as the recorder does.
     """
-    if config.device not in HUMAN_OPERATORS and config.teleoperator is None:
-        known = [*HUMAN_OPERATORS, f"{TELEOPERATOR}TYPE", "planner", "policy:RUN"]
-        raise UnknownNameError("operator", config.device, known)
+    check_device(config)
     keys = KeyMap.parse(config.keys)
     controls = Controls()
     with ExitStack() as stack:
@@ -83,6 +81,20 @@ def collect_live(
         summary = session.run(config.output)
         cell.park()
         return summary
+
+
+def check_device(config: LiveCollectConfig) -> None:
+    """Before anything is loaded or moved: whether there is such a device.
+
+    Raises:
+        UnknownNameError: there is none; lists those there are.
+    """
+    if config.device in HUMAN_OPERATORS or config.teleoperator is not None:
+        return
+    known = [*HUMAN_OPERATORS, f"{TELEOPERATOR}TYPE"]
+    if config.can_take_over:
+        raise UnknownNameError("--take-over", config.device, known)
+    raise UnknownNameError("operator", config.device, [*known, "planner", "policy:RUN"])
 
 
 @dataclass

@@ -183,15 +183,17 @@ def _collect_planned(settings: dict[str, Any], as_json: bool) -> None:
 def _collect_live(context: typer.Context, settings: dict[str, Any], as_json: bool) -> None:
     """A person at the controls; what is said to them goes to standard error."""
     from blm.collect.live_config import LiveCollectConfig
-    from blm.collect.live_workcell import collect_live
+    from blm.collect.live_workcell import check_device, collect_live
 
     config = checked(LiveCollectConfig, **settings)
+    check_device(config)
     refuse_unread(context, device=config.device, policy=config.can_take_over, real=config.real)
     policy = None
     if config.can_take_over:
         from blm.evaluate.agents import policy_agent
 
-        policy, image_size = policy_agent(Path(config.operator.removeprefix("policy:")))
+        robot = None if config.real else config.embodiment().name
+        policy, image_size = policy_agent(Path(config.operator.removeprefix("policy:")), robot)
         config = config.model_copy(update={"image_size": config.image_size or image_size})
     summary = collect_live(config, policy, announce=lambda line: typer.echo(line, err=True))
     if as_json:

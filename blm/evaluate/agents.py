@@ -22,8 +22,10 @@ class ActingPolicy(Protocol):
 class PolicyAgent:
     """Lets a trained policy drive. It is given images, measured axis values and the instruction, nothing else."""
 
-    def __init__(self, policy: ActingPolicy, name: str) -> None:
+    def __init__(self, policy: ActingPolicy, name: str, image_size: tuple[int, int] | None = None) -> None:
+        """Images are brought to `image_size` (width, height), where it is given, as curation brings them."""
         self._policy = policy
+        self._image_size = image_size
         self.operator = f"policy:{name}"
         self._ticks = 0
 
@@ -33,22 +35,39 @@ class PolicyAgent:
 
     def act(self, observation: Observation) -> Command:
         self._ticks += 1
-        return Command(self._policy.act(observation.images, observation.state, observation.instruction))
+        images = observation.images
+        if self._image_size is not None:
+            images = {name: _averaged(image, self._image_size) for name, image in images.items()}
+        return Command(self._policy.act(images, observation.state, observation.instruction))
 
     def metrics(self) -> Mapping[str, Any]:
         return {"ticks": self._ticks}
 
 
-def policy_agent(run: Path) -> tuple[PolicyAgent, int]:
+def policy_agent(run: Path, robot: str | None = None) -> tuple[PolicyAgent, int]:
     """The agent of a trained run, and the side of its images in pixels.
+
+    Cameras may have another size: a real one has the sizes it has.
 
     Raises:
         CheckpointError: there is no trained policy in `run`.
+        UnknownNameError: it was not trained on `robot`.
     """
     from blm.train.stage2 import load_policy
 
     policy = load_policy(run)
-    return PolicyAgent(policy, run.name), policy.image_size[0]
+    if robot is not None:
+        policy.reset(robot)
+    return PolicyAgent(policy, run.name, policy.image_size), policy.image_size[0]
+
+
+def _averaged(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(height, width, 3) uint8 of a size (width, height): means over areas, whatever becomes of the sides' ratio."""
+    from PIL import Image
+
+    if (image.shape[1], image.shape[0]) == size:
+        return image
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
 
 
 class HoldStill:

@@ -60,3 +60,18 @@ def test_a_policy_gets_pixels_state_and_instruction_and_nothing_else():
     assert set(images) == {"top"}
     assert state.tolist() == [7.0] * 6
     assert instruction == "push the cube"
+
+
+def test_pictures_of_a_real_camera_are_brought_to_the_size_of_training():
+    spy = Spy()
+    agent = PolicyAgent(spy, "run", image_size=(4, 2))
+    agent.reset(start(), observation(0))
+    stripes = np.zeros((6, 12, 3), np.uint8)
+    stripes[:, :3] = 200
+    large = Observation(np.zeros(6, np.float32), {"top": stripes}, np.zeros(7), 0.0, "push")
+    agent.act(large)
+    agent.act(observation(7))
+    first, second = (shown[0]["top"] for shown in spy.seen[1:])
+    assert first.tolist() == np.repeat([[200, 0, 0, 0]], 2, axis=0)[..., None].repeat(3, -1).tolist()
+    assert second.shape == (2, 4, 3)
+    assert stripes.shape == (6, 12, 3)
