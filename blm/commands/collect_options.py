@@ -16,7 +16,7 @@ Episodes = Annotated[int, typer.Option(min=1, help="Episodes of the task the dat
 Seed = Annotated[int, typer.Option(min=0, help="Scene seed of the first attempt; the next ones follow.")]
 Output = Annotated[Path | None, typer.Option(help="Dataset folder.", show_default="recordings/ROBOT-TASK")]
 Operator = Annotated[
-    str, typer.Option(help="Who demonstrates: planner, leader, gamepad, browser or policy:RUN.")
+    str, typer.Option(help="Who demonstrates: planner, leader, gamepad, browser, lerobot:TYPE, policy:RUN.")
 ]
 Port = Annotated[
     str | None, typer.Option(help="Serial port or address of a real arm.", show_default="simulated")
