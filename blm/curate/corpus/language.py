@@ -17,7 +17,6 @@ _LIBRARIES = ("pycld2", "py3langid")
 _LEAST_LETTERS = 30
 """Below, identifiers guess: 'left' is no more English than Danish. Of remarks of 30 to 60 letters in ten languages,
 py3langid took 13 of 857 foreign ones for English, and 2 of 800 English ones for foreign."""
-_LATIN = "LATIN"
 _SCRIPTS = {
     "CJK": "zh ja ko",
     "HIRAGANA": "ja",
@@ -71,18 +70,21 @@ def unwanted_language(text: str, wanted: Sequence[str], identify: Identifier | N
     if identify and len(letters) >= _LEAST_LETTERS:
         found = identify(prose)
         return "" if found in wanted else found
-    script = _LATIN if prose.isascii() else _script(letters)
-    written_so = _SCRIPTS.get(script, "").split()
-    if not written_so or set(written_so) & set(wanted):
-        return ""
-    return f"{'Han' if script == 'CJK' else script.title()} script"
+    script = "" if prose.isascii() else _unwanted_script(letters, wanted)
+    return f"{'Han' if script == 'CJK' else script.title()} script" if script else ""
 
 
-def _script(letters: Sequence[str]) -> str:
-    """That of more than half of the letters; '' if there is none."""
+def _unwanted_script(letters: Sequence[str], wanted: Sequence[str]) -> str:
+    """That of most letters if more than half are in scripts that no wanted language uses; else ''."""
     counts = Counter(unicodedata.name(letter, "").partition(" ")[0] for letter in letters)
-    name, count = counts.most_common(1)[0] if counts else ("", 0)
-    return name if 2 * count > len(letters) else ""
+    foreign = {
+        script: count
+        for script, count in counts.items()
+        if script in _SCRIPTS and not set(_SCRIPTS[script].split()) & set(wanted)
+    }
+    return (
+        max(sorted(foreign), key=lambda one: foreign[one]) if 2 * sum(foreign.values()) > len(letters) else ""
+    )
 
 
 def _with_pycld2(library: Any) -> Identifier:

@@ -217,6 +217,8 @@ def test_without_an_identifier_the_script_alone_decides_and_the_report_says_so(m
     [
         ("你好", ("en",), "Han script"),
         ("你好", ("en", "zh"), ""),
+        ("何の色？\n赤いです", ("en",), "Hiragana script"),
+        ("何の色？\n赤いです", ("ja",), ""),
         ("Що?\nНічого.", ("en", "fr"), "Cyrillic script"),
         ("Що?\nНічого.", ("uk",), ""),
         ("क्या?", ("hi",), ""),
