@@ -187,7 +187,7 @@ class EpisodeTiming:
 
     Attributes:
         frames: control ticks.
-        late_ticks: ticks that began late by more than half a period.
+        late_ticks: ticks that came more than one and a half periods after the one before.
         repeated_frames: pictures that are the one before once more, of all cameras together.
         jitter_ms: standard deviation of the control period.
     """

@@ -193,7 +193,7 @@ class LiveSession:
             console.ready(self._start, observation)
         if not self._started():
             return
-        feed = _Feed(environment, self._show)
+        feed = _Feed(self._recording, self._show)
         max_steps = round(self._config.episode_s * environment.embodiment.control_rate_hz)
         end = run_episode(
             environment,
@@ -285,8 +285,8 @@ class LiveSession:
 class _Feed:
     """Subscriber that keeps the consoles up to date while an episode runs."""
 
-    def __init__(self, environment: Environment, show: Callable[..., None]) -> None:
-        self._environment = environment
+    def __init__(self, recording: Recording, show: Callable[..., None]) -> None:
+        self._recording = recording
         self._show = show
         self._elapsed_s = 0.0
         self._next = 0.0
@@ -294,11 +294,8 @@ class _Feed:
 
     @property
     def late_ticks(self) -> int:
-        """Of this episode so far, as the environment that keeps the pace counts them."""
-        counted = getattr(self._environment, "late_ticks", None)
-        if counted is None and hasattr(self._environment, "metrics"):
-            counted = self._environment.metrics().get("late_ticks")  # type: ignore[attr-defined]
-        return int(counted or 0)
+        """Of this episode so far, as its row will say."""
+        return self._recording.timing().late_ticks
 
     def show(self, phase: Phase, success: bool, note: str) -> None:
         """The episode as it stands, for review."""

@@ -54,7 +54,7 @@ class EpisodeMetadata:
         operator: 'planner', 'leader', 'gamepad', 'browser' or 'policy:<run>'.
         success: whether the task's criteria held at the end.
         attempts: how many attempts it took to get this episode, at least 1.
-        late_ticks: control ticks that started late by more than half a period.
+        late_ticks: control ticks that came more than one and a half periods after the one before.
         repeated_frames: pictures that are the one before once more, of all cameras together: no fresh one was there
             in time, or the encoder could not keep it.
         jitter_ms: standard deviation of the control period, milliseconds.
