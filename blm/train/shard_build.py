@@ -157,7 +157,13 @@ class ShardBuild:
         """
         if not 0 <= frame < segment.meta.frames:
             raise DatasetError(f"{segment.key} has {segment.meta.frames} frames, no frame {frame}.")
-        return self._image_bytes([ImageAddress(segment, camera, frame)])[0]
+        try:
+            return self._image_bytes([ImageAddress(segment, camera, frame)])[0]
+        except (KeyError, IndexError) as error:
+            raise DatasetError(
+                f"{segment.key} does not say where frame {frame} of {camera} lies ({error}).",
+                "Build the splits again.",
+            ) from error
 
     def decode(self, wanted: Sequence[ImageAddress], images: np.ndarray | Sequence[np.ndarray]) -> None:
         """Decode each image straight into its place in `images`: N contiguous (H, W, 3) uint8 arrays, RGB.

@@ -14,7 +14,7 @@ from blm.pages.viewer.curves import axis_curves, bands
 from blm.pages.viewer.signals import EpisodeSignals, axis_paths, column_signals
 from blm.pages.viewer.source import PictureStream, Stream
 from blm.schemas.embodiment import load_embodiment
-from blm.schemas.errors import BlmError, UsageError
+from blm.schemas.errors import BlmError, DatasetError, UsageError
 from blm.schemas.shard import SUBTASK_SUFFIX, SegmentMeta
 from blm.train.shard_build import Segment, ShardBuild
 
@@ -150,10 +150,22 @@ class ViewedBuild:
         return f"build of {counts.inputs:,} episodes: {counted}; {frames:,} frames{left_out}"
 
     def _arrays(self, sample: Segment) -> dict[str, np.ndarray]:
-        return {STATE: self.build.state(sample), ACTION: self.build.action(sample)}
+        """State and action, (frames, axes) each, held against what the sample says about itself."""
+        try:
+            arrays = {STATE: self.build.state(sample), ACTION: self.build.action(sample)}
+        except KeyError as error:
+            raise DatasetError(f"{sample.key} has no member {error}.", "Build the splits again.") from error
+        wanted = sample.meta.frames, len(sample.meta.axis_names)
+        for kind, values in arrays.items():
+            if values.shape != wanted:
+                raise DatasetError(
+                    f"{sample.key}: {kind} has the shape {values.shape}, not {wanted}.",
+                    "Build the splits again.",
+                )
+        return arrays
 
     def _bands(self, sample: Segment) -> list[dict[str, Any]]:
-        if not sample.meta.subtasks:
+        if not sample.meta.subtasks or SUBTASK_SUFFIX not in sample.members:
             return []
         (track,) = self.build.arrays([sample], SUBTASK_SUFFIX)
         return bands(track, dict(enumerate(sample.meta.subtasks)))

@@ -1,5 +1,7 @@
 """A build in the viewer: what is shown of each sample is what its shard holds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from blm.curate.episodes.build import build_splits
 from blm.curate.episodes.config import SplitsConfig
 from blm.pages.viewer.source import PictureStream
 from blm.pages.viewer.static_page import write_static_page
-from blm.schemas.errors import UsageError
+from blm.schemas.errors import DatasetError, UsageError
 from blm.train.shard_build import ShardBuild
 from blm.train.viewed_build import ViewedBuild
 from tests.factories import SUBTASKS, make_dataset
@@ -77,6 +79,23 @@ def test_a_sample_that_is_not_there(viewed):
         viewed.check(6)
 
 
+def test_a_sample_that_contradicts_itself_is_told_and_not_drawn(written):
+    viewed = ViewedBuild(ShardBuild(written))
+    first, *others = viewed.samples
+    longer = replace(first, meta=first.meta.model_copy(update={"stop": first.meta.stop + 5}))
+    fewer = {suffix: member for suffix, member in first.members.items() if suffix != "action.npy"}
+    for broken, problem in ((longer, "has the shape"), (replace(first, members=fewer), "has no member")):
+        viewed.samples = (broken, *others)
+        with pytest.raises(DatasetError, match=problem):
+            viewed.content(0)
+    viewed.samples = (longer, *others)
+    (top, _) = viewed.streams(0)
+    assert isinstance(top, PictureStream)
+    assert top.picture(longer.meta.frames - 6)
+    with pytest.raises(DatasetError, match="does not say where frame"):
+        top.picture(longer.meta.frames - 1)
+
+
 def test_a_build_by_the_curation(curated):
     content = curated.content(0)
     assert [band["label"] for band in content["bands"]] == list(SUBTASKS)
@@ -86,6 +105,7 @@ def test_a_build_by_the_curation(curated):
     assert facts["frames of it"] == f"{curated.samples[0].meta.start} to {curated.samples[0].meta.stop - 1}"
     top, wrist = curated.streams(0)
     assert (top.camera, wrist.camera) == ("top", "wrist")
+    assert isinstance(top, PictureStream)
     assert top.picture(0)[8:12] == b"WEBP"
 
 

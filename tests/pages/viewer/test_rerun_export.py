@@ -101,9 +101,10 @@ def test_each_frame_refers_to_its_own_picture_of_a_shared_video(tmp_path, episod
     found = read_back(*export_rerun(dataset, tmp_path / "one.rrd", [episode]))
     ((video,),) = found["/camera/front", "blob"][0]
     moments = [row[0] / 1e9 for row in found["/camera/front", "timestamp"][0]]
+    pictures, shown = [], []
     with av.open(io.BytesIO(bytes(video)), "r") as container:
-        pictures = [(frame.time, frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
-    shown = []
+        for frame in container.decode(video=0):
+            pictures.append((frame.time, frame.to_ndarray(format="rgb24")))
     for moment in moments:
         time, picture = min(pictures, key=lambda one: abs(one[0] - moment))
         assert abs(time - moment) < 0.25 / shared_video.FPS
