@@ -128,9 +128,13 @@ def _examples(datasets: Mapping[str, DatasetIndex], dropped: pa.Table) -> list[D
 
 
 def _caption(row: dict[str, Any], root: Path) -> str:
-    """Which episode, what was measured against what is allowed, and a short note; files as they lie in the dataset."""
-    rule = RULES[row["reason"]]
-    measured = f"{row['value']:.4g} {rule.unit}, allowed {row['threshold']:.4g}"
+    """Which episode, what was measured against what is allowed, and a short note; files as they lie in the dataset.
+
+    That there is one of what there should be none of, the reason says by itself.
+    """
+    value, threshold = row["value"], row["threshold"]
+    told = f": {value:.4g} {RULES[row['reason']].unit}, allowed {threshold:.4g}"
     note = (row["note"] or "").replace(f"{root}/", "")
     note = f" ({note if len(note) <= _LONGEST_NOTE else note[:_LONGEST_NOTE] + '…'})" if note else ""
-    return f"{row['reason']}: {row['dataset']} episode {row['episode']}, {measured}{note}"
+    measured = "" if (value, threshold) == (1, 0) else told
+    return f"{row['reason']}, {row['dataset']} episode {row['episode']}{measured}{note}"

@@ -40,8 +40,8 @@ def encoded(pictures: list[np.ndarray], crf: int, group: int, preset: str) -> li
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     buffer.seek(0)
-    with av.open(buffer) as container:
-        return list(container.decode(video=0))
+    with av.open(buffer, "r") as reading:
+        return list(reading.decode(video=0))
 
 
 def told(frames: list[VideoFrame], moving: bool = True) -> list[str]:
