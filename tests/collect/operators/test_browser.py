@@ -204,6 +204,9 @@ def test_the_arm_holds_still_while_no_page_steers():
     assert parts["status"]["several_tasks"] is True
     assert link.changed(seen)[0] == {}
     json.dumps({name: parts[name] for name in ("scene", "status", "wish")})
+    agent.fail("servo 'elbow_flex' does not answer.")
+    parts, _ = link.changed(seen)
+    assert parts == {"status": {"phase": "failed", "note": "servo 'elbow_flex' does not answer."}}
 
 
 def test_the_page_shows_every_shape_where_it_is():
