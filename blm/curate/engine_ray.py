@@ -1,7 +1,8 @@
 """A build's functions under Ray Data: on a cluster that is there already, or on one started for the build.
 
-Every node must see the inputs and the output folder under the same paths, and have the same version of blm. Arrow
-tables of plans and results are all that passes through Ray; images go from a worker straight to its shard.
+Every node must see the inputs and the output folder under the same paths, and have the same version of blm. Of splits,
+Arrow tables of plans and results are all that passes through Ray; images go from a worker straight to its shard. Of a
+corpus, batches of conversations go out with their images, and records come back.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from blm.curate.engine_processes import apply
 from blm.schemas.errors import BlmError, EngineError, MissingExtraError
 
 _STARTED_HERE_STORE_BYTES = 200_000_000
-"""Object store of a cluster that we start: it holds tables of plans, never images."""
+"""Object store of a cluster that we start: tables of plans, and a few batches of conversations."""
+_MOST_AT_ONCE = 128
+"""Items of a stream that wait in memory here."""
 
 
 class RayEngine:
@@ -45,10 +48,11 @@ class RayEngine:
             raise EngineError(f"Ray gave up: {error}", "See the logs of the cluster.") from error
 
     def stream[T, R](self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """Two tasks per core of the cluster are under way at a time."""
+        """Two tasks per core of the cluster are under way at a time, of a large one `_MOST_AT_ONCE`."""
         content = self._ray.put(pickle.dumps(function))
         task = self._ray.remote(num_cpus=1)(applied)
-        at_once = 2 * max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+        cores = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+        at_once = min(2 * cores, _MOST_AT_ONCE)
 
         def result(reference: Any) -> R:
             found, failure = self._ray.get(reference)
