@@ -19,7 +19,14 @@ import pyarrow as pa
 
 from blm.curate.corpus.benchmark_items import read_benchmarks
 from blm.curate.corpus.build_files import dropped_table
-from blm.curate.corpus.comparison import DECONTAMINATE, MIXTURE, NEAR_IMAGE, NEAR_TEXT, compare
+from blm.curate.corpus.comparison import (
+    DECONTAMINATE,
+    MIXTURE,
+    NEAR_IMAGE,
+    NEAR_MEANING,
+    NEAR_TEXT,
+    compare,
+)
 from blm.curate.corpus.config import CorpusConfig
 from blm.curate.corpus.conversation import Conversation, Drop
 from blm.curate.corpus.mixture import Mixture
@@ -31,7 +38,7 @@ from blm.schemas.errors import DatasetError, UnknownNameError
 from blm.schemas.progress import silent
 from blm.schemas.yaml_model import validate
 
-COMPARING_STAGES = (NEAR_TEXT, NEAR_IMAGE, DECONTAMINATE, MIXTURE)
+COMPARING_STAGES = (NEAR_TEXT, NEAR_MEANING, NEAR_IMAGE, DECONTAMINATE, MIXTURE)
 ALL_STAGES = (*STAGES, *COMPARING_STAGES)
 """In the order in which a build applies them."""
 _NEEDS_MEDIA = ("validate", NEAR_IMAGE)
@@ -129,6 +136,7 @@ def _only(name: str, config: CorpusConfig) -> CorpusConfig:
         "near_duplicates": near.model_copy(
             update={
                 "text": near.text if name == NEAR_TEXT else None,
+                "embeddings": near.embeddings if name == NEAR_MEANING else None,
                 "images": images if name == NEAR_IMAGE else "keep",
             }
         )
