@@ -96,14 +96,14 @@ def compare(
         hashes = _hashes(spool, progress, engine or LocalEngine())
     if wanted.text is not None:
         progress("comparing texts", 0, 1)
-        _near_text(spool, wanted, config.seed, found)
+        _near_text(spool, config, found)
         progress("comparing texts", 1, 1)
     if wanted.embeddings is not None:
         progress("comparing meanings", 0, 1)
         _near_meaning(spool, wanted.embeddings, found)
         progress("comparing meanings", 1, 1)
     if wanted.images != "keep" and hashes is not None:
-        _near_images(spool, wanted, config.seed, hashes, found)
+        _near_images(spool, config, hashes, found)
     if items:
         progress("looking for benchmarks", 0, 1)
         _decontaminate(spool, BenchmarkTexts(items), images, items, hashes, found)
@@ -144,12 +144,23 @@ def _hashes(spool: Spool, progress: Progress, engine: Engine) -> ImageHashes:
     return joined_hashes(parts)
 
 
-def _near_text(spool: Spool, wanted: NearDuplicates, seed: int, found: Comparison) -> None:
-    everything = np.arange(spool.contents)
-    clusters = near_duplicate_text(
-        spool.table["text"], wanted.text or 1.0, _groups(spool, everything, found.keep), seed=seed
+def _near_text(spool: Spool, config: CorpusConfig, found: Comparison) -> None:
+    groups = _groups(spool, np.arange(spool.contents), found.keep)
+    _leave_out(spool, NEAR_TEXT, _left_out(_alike_texts(spool, config, groups)), found)
+
+
+def _alike_texts(spool: Spool, config: CorpusConfig, groups: np.ndarray) -> pa.Table:
+    threshold = config.near_duplicates.text
+    if threshold is None:
+        threshold = NearDuplicates().text or 1.0
+    return near_duplicate_text(
+        spool.table["text"],
+        threshold,
+        groups,
+        scratch=spool.folder,
+        seed=config.seed,
+        memory_bytes=int(config.memory * 1e9),
     )
-    _leave_out(spool, NEAR_TEXT, _left_out(clusters), found)
 
 
 def _near_meaning(spool: Spool, wanted: Embeddings, found: Comparison) -> None:
@@ -161,19 +172,14 @@ def _near_meaning(spool: Spool, wanted: Embeddings, found: Comparison) -> None:
     _leave_out(spool, NEAR_MEANING, _left_out(clusters), found)
 
 
-def _near_images(
-    spool: Spool, wanted: NearDuplicates, seed: int, hashes: ImageHashes, found: Comparison
-) -> None:
+def _near_images(spool: Spool, config: CorpusConfig, hashes: ImageHashes, found: Comparison) -> None:
+    wanted = config.near_duplicates
     candidates = found.keep & _of_sources(spool, wanted.image_sources)
     clusters = near_duplicate_images(hashes, wanted.mirrored)
     first = np.arange(spool.contents)
     first[clusters["row"].to_numpy()] = clusters["cluster"].to_numpy()
     if wanted.images == "same_text":
-        threshold = wanted.text if wanted.text is not None else NearDuplicates().text
-        alike = near_duplicate_text(
-            spool.table["text"], threshold or 1.0, _groups(spool, first, candidates), seed=seed
-        )
-        left_out = _left_out(alike)
+        left_out = _left_out(_alike_texts(spool, config, _groups(spool, first, candidates)))
     else:
         similarity = dict(zip(clusters["row"].to_pylist(), clusters["similarity"].to_pylist(), strict=True))
         left_out = list(_shown_before(spool, first, similarity, candidates))

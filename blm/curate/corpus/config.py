@@ -181,6 +181,11 @@ class CorpusConfig(FrozenModel):
         ge=1,
         description="processes of the engine 'local' that check conversations; no effect on the result",
     )
+    memory: float = Field(
+        default=0.5,
+        ge=0.05,
+        description="GB that comparing texts may use; beyond, it works on disk; no effect on the result",
+    )
     cache: bool = Field(
         default=True,
         description="keep what was read of each source for the next build, in `.cache` of the output folder",
@@ -207,7 +212,7 @@ class CorpusConfig(FrozenModel):
 
     def build_settings(self) -> dict[str, Any]:
         """What decides the build's content, JSON-ready: not where it goes, nor where the work runs."""
-        where = {"output", "cache", "overwrite", "engine", "ray_address", "workers"}
+        where = {"output", "memory", "cache", "overwrite", "engine", "ray_address", "workers"}
         how = {"cache": True, "timeout_s": True} if self.allow_download else True
         return self.model_dump(mode="json", exclude=dict.fromkeys(where, True) | {"download": how})
 
