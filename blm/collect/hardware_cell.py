@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -79,10 +78,10 @@ class HardwareCell:
         if self._arm.safety.stop.pressed:
             return
         self._announce("The arm goes back slowly to where it lay; the emergency stop still holds it.")
-        with contextlib.suppress(
-            HardwareError
-        ):  # where it does not arrive it is held on closing, and that is said
+        try:
             self._arm.park()
+        except HardwareError as error:  # what was recorded is safe; the arm is held on closing
+            self._announce(f"It did not get there: {error}")
 
     def close(self) -> None:
         """Let go of the arm. Torque goes off where it lies at rest; else it holds itself."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from blm.collect.controls import Control, Controls
 from blm.collect.live_config import LiveCollectConfig
 from blm.collect.safety import Safety
 from blm.collect.simulated_cell import SimulatedCell
+from blm.schemas.embodiment import load_embodiment
+from blm.schemas.errors import HardwareError
 
 pytest.importorskip("mujoco")
 
@@ -38,6 +42,40 @@ def test_a_simulated_arm_is_watched_as_a_real_one_is(tmp_path: Path):
     cell.close()
 
 
+class _Arm:
+    """Stands for the connection to a real arm that cannot move any more."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self.safety, self.closed = Safety(load_embodiment("so100")), False
+
+    def park(self) -> None:
+        raise HardwareError("servo 'elbow_flex' does not answer.")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_an_arm_that_cannot_be_led_back_is_said_and_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("lerobot")
+    from blm.collect import hardware_cell
+
+    chosen = SimpleNamespace(embodiment=load_embodiment("so100"), robot=None, links={})
+    monkeypatch.setattr(hardware_cell, "choose_robot", lambda *_, **__: chosen)
+    monkeypatch.setattr(hardware_cell, "HardwareEnvironment", _Arm)
+    controls, told = Controls(), []
+    cell = hardware_cell.HardwareCell(
+        LiveCollectConfig(output=tmp_path, operator="leader", port="x"), controls, told.append
+    )
+    cell.park()
+    assert "elbow_flex" in told[-1]
+    controls.press(Control.EMERGENCY_STOP)
+    cell.park()
+    assert len(told) == 2, "an arm that was stopped is not moved"
+    cell.close()
+    assert cell._arm.closed  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
 def test_a_real_arm_serves_all_tasks_and_is_led_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("lerobot")
     from blm.collect.hardware_cell import HardwareCell
