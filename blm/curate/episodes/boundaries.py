@@ -10,13 +10,10 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from string import Formatter
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from blm.schemas.errors import DatasetError
 from blm.schemas.printable import printable
@@ -158,42 +155,3 @@ def check_template(template: Any, allowed: tuple[str, ...]) -> str | None:
     if not template.isprintable() or Path(template).is_absolute() or ".." in Path(template).parts:
         return "leads out of the dataset"
     return None
-
-
-def table_problem(path: Path, most_rows: int, values: Mapping[str, int]) -> str | None:
-    """Why the columns of a Parquet file are not to be read, judged by its footer alone; None where they are.
-
-    Args:
-        values: columns that are wanted, with the values expected in a row; 16 times as many are too many.
-    """
-    try:
-        footer = pq.read_metadata(path)
-        names = _column_paths(footer)
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        return f"{path} is not readable: {printable(str(error), 200)}"
-    if footer.num_rows > most_rows:
-        return f"{path} claims {footer.num_rows} rows; its episodes announce {most_rows} at most"
-    for number in range(footer.num_row_groups):
-        group = footer.row_group(number)
-        for place in range(group.num_columns):
-            column = group.column(place)
-            name = _wanted_column(names[number][place], values)
-            if name is None:
-                continue
-            most = 16 * group.num_rows * values[name] + 1000
-            if column.num_values > most or column.total_uncompressed_size > 8 * most + 1024**2:
-                return f"{path}: column '{name}' claims {column.num_values} values in {group.num_rows} rows"
-    return None
-
-
-def _column_paths(footer: pq.FileMetaData) -> list[list[str]]:
-    """Per row group and column; reading them raises where a name is no text."""
-    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
-    return [[group.column(place).path_in_schema for place in range(group.num_columns)] for group in groups]
-
-
-def _wanted_column(path: str, values: Mapping[str, int]) -> str | None:
-    """Lists have `.list.element` and the like after their name."""
-    if path in values:
-        return path
-    return next((name for name in values if path.startswith(f"{name}.")), None)

@@ -6,7 +6,6 @@ frame is touched in Python. Where a file cannot be read, the files are gone thro
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from blm.curate.episodes.footers import parquet_list
 from blm.curate.episodes.frames import (
     Columns,
     Frames,
@@ -84,11 +84,6 @@ def read_batches[Result](
             break
     unreadable: dict[str, str] = {}
     return consume(_one_by_one(files, columns, resources, unreadable)), unreadable
-
-
-def parquet_list(files: Sequence[str]) -> list[str]:
-    """File names that DuckDB takes as they are, not as patterns."""
-    return [re.sub(r"([*?\[])", r"[\1]", file) for file in files]
 
 
 def _streamed(

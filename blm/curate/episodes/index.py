@@ -20,11 +20,11 @@ from blm.curate.episodes.boundaries import (
     MAX_EPISODE_FRAMES,
     MAX_NAME_LENGTH,
     check_places,
-    table_problem,
 )
 from blm.curate.episodes.config import DatasetSource
 from blm.curate.episodes.facts import episode_facts
 from blm.curate.episodes.features import infer_features
+from blm.curate.episodes.footers import table_problems
 from blm.curate.episodes.frame_batches import DEFAULT_RESOURCES, Resources, read_batches
 from blm.curate.episodes.frames import Columns, Frames, no_frames, values_per_row
 from blm.curate.episodes.instructions import (
@@ -261,11 +261,7 @@ def _all_facts(
         if row["data_file"]:
             announced[row["data_file"]] += max(0, row["length"])
     most = values_per_row(columns, info["features"])
-    refused = {
-        file: why
-        for file, frames in announced.items()
-        if (why := table_problem(Path(file), _MORE_ROWS + 10 * frames, most))
-    }
+    refused = table_problems({file: _MORE_ROWS + 10 * frames for file, frames in announced.items()}, most)
     facts, unreadable = read_batches(sorted(set(announced) - set(refused)), columns, resources, facts_of)
     return facts, unreadable | refused
 

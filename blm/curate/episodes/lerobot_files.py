@@ -26,9 +26,8 @@ from blm.curate.episodes.boundaries import (
     check_template,
     is_plain_name,
     read_json,
-    table_problem,
 )
-from blm.curate.episodes.frame_batches import parquet_list
+from blm.curate.episodes.footers import parquet_list, table_problem, table_problems
 from blm.curate.shards import file_sha256
 from blm.schemas.episode import EPISODE_METADATA_PREFIX, IMAGE_PREFIX, SUBTASKS_FILE, EpisodeMetadata
 from blm.schemas.errors import DatasetError
@@ -139,7 +138,7 @@ def read_episode_metadata(root: Path) -> pa.Table:
             f"{folder} holds no Parquet file.",
             "The recording was probably cut off before it was finished; recover or record it again.",
         )
-    if why := next((why for file in files if (why := _metadata_problem(file))), None):
+    if why := next(iter(_metadata_problems(files).values()), None):
         raise DatasetError(f"{folder} is not readable: {why}.", "Restore it from a copy, or record again.")
     try:
         with duckdb.connect(config={"threads": 1}) as connection:
@@ -157,10 +156,11 @@ def read_episode_metadata(root: Path) -> pa.Table:
     return table
 
 
-def _metadata_problem(file: Path) -> str | None:
-    """By its footer; tasks are lists, and texts may be long."""
+def _metadata_problems(files: Sequence[Path]) -> dict[str, str]:
+    """By their footers; tasks are lists, and texts may be long."""
     values = dict.fromkeys(("episode_index", "length", "data/chunk_index", "data/file_index"), 1)
-    return table_problem(file, MAX_EPISODES, {**values, "tasks": 100_000})
+    most_rows = dict.fromkeys(map(str, files), MAX_EPISODES)
+    return table_problems(most_rows, {**values, "tasks": 100_000})
 
 
 def _is_used(name: str) -> bool:

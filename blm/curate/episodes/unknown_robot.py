@@ -10,15 +10,15 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
 
-from blm.curate.episodes.boundaries import MAX_NAME_LENGTH, read_json, table_problem
+from blm.curate.episodes.boundaries import MAX_NAME_LENGTH, read_json
 from blm.curate.episodes.config import DatasetSource
+from blm.curate.episodes.footers import table_problems
 from blm.curate.episodes.frame_batches import Resources, read_batches
 from blm.curate.episodes.frames import Columns, Frames, values_per_row
 from blm.curate.episodes.lerobot_files import CameraStream, file_of_episode
@@ -149,7 +149,7 @@ def _usable_files(source: DatasetSource, info: dict[str, Any], meta: pa.Table, c
     for row in meta.to_pylist():
         with contextlib.suppress(DatasetError):
             files.add(file_of_episode(source.path, info["data_path"], row, "data"))
-    return [file for file in sorted(files) if table_problem(Path(file), most_rows + 10_000, values) is None]
+    return sorted(files - set(table_problems(dict.fromkeys(files, most_rows + 10_000), values)))
 
 
 def _told_ranges(source: DatasetSource, columns: Columns) -> tuple[np.ndarray, np.ndarray] | None:

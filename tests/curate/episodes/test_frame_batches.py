@@ -5,7 +5,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from blm.curate.episodes.boundaries import table_problem
 from blm.curate.episodes.frame_batches import Resources, read_batches
 from blm.curate.episodes.frames import Columns, concatenate, read_frames
 from blm.schemas.episode import ACTION, STATE
@@ -110,10 +109,3 @@ def test_a_column_in_other_letters_is_another_column(tmp_path):
     assert read == []
     assert sorted(unreadable) == sorted(files)
     assert ACTION in unreadable[files[0]]
-
-
-def test_a_column_whose_name_is_no_text_is_told_from_the_footer(tmp_path):
-    (file,) = write(tmp_path, [[(0, 30)]])
-    content = Path(file).read_bytes()
-    Path(file).write_bytes(content.replace(b"timestamp", b"time\xef\xeftamp"[:9]))
-    assert "is not readable" in (table_problem(Path(file), 1000, {"timestamp": 1}) or "")
