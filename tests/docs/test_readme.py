@@ -21,7 +21,9 @@ def test_the_tree_has_every_module(path):
 
 
 def test_the_tree_names_no_file_that_is_not_there():
-    names = {path.name for folder in ("blm", "tools") for path in (ROOT / folder).rglob("*") if path.is_file()}
+    names = {
+        path.name for folder in ("blm", "tools") for path in (ROOT / folder).rglob("*") if path.is_file()
+    }
     listed = [word.rstrip(",") for line in _tree().splitlines() for word in line.split()[:2]]
     files = [word for word in listed if word.endswith(".py") and "*" not in word]
     assert len(files) > 60
