@@ -127,7 +127,7 @@ def write_documents(path: Path, count: int) -> list[tuple[int, int]]:
     texts = originals + [copy for _, copy in copies]
     order = generator.sample(range(len(texts)), len(texts))
     place = {old: new for new, old in enumerate(order)}
-    pq.write_table(pa.table({"text": [texts[old] for old in order]}), path)
+    pq.write_table(pa.table({"text": [texts[old] for old in order]}), path, row_group_size=10_000)
     return [(place[i], place[base + n]) for n, (i, _) in enumerate(copies)]
 
 
