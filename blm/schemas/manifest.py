@@ -144,7 +144,7 @@ def parse_manifest(text: bytes, folder: str, kind: str | None = None) -> Manifes
     path = f"{folder}/{MANIFEST_FILE}"
     try:
         content = json.loads(text.decode("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DatasetError(f"{path} is not readable as JSON: {error}", "Build it again.") from error
     version = content.get("manifest_version") if isinstance(content, dict) else None
     if version != MANIFEST_VERSION:

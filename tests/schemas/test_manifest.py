@@ -74,8 +74,9 @@ def test_a_wrong_manifest_names_file_and_key(tmp_path, change, error, message):
         read_manifest(tmp_path)
 
 
-def test_text_that_is_no_json_is_refused(tmp_path):
-    (tmp_path / MANIFEST_FILE).write_bytes(b"\xff{")
+@pytest.mark.parametrize("content", [b"\xff{", b"[" * 100_000])
+def test_text_that_is_no_json_is_refused(tmp_path, content):
+    (tmp_path / MANIFEST_FILE).write_bytes(content)
     with pytest.raises(DatasetError, match="not readable as JSON"):
         read_manifest(tmp_path)
 
