@@ -108,7 +108,7 @@ def ours(path: Path, output: Path) -> None:
 def pandas(path: Path, output: Path) -> None:
     import pandas as pd
 
-    rows = pd.read_parquet(path)
+    rows: Any = pd.read_parquet(path)
     rows = rows.query("20 <= words <= 1800 and width >= 128 and height >= 128")
     rows = rows[~rows["licence"].str.contains("-nc-")].drop_duplicates(["content"])
     shuffled = rows.sample(frac=1, random_state=0)

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import re
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -73,7 +74,7 @@ def test_it_holds_every_record_with_its_images_in_the_order_shown(corpus):
 def test_datasets_decodes_it_by_split(corpus, tmp_path):
     from datasets import Features, load_dataset
 
-    found = load_dataset(str(corpus), cache_dir=str(tmp_path))
+    found: Any = load_dataset(str(corpus), cache_dir=str(tmp_path))
     table = pq.read_table(corpus / "records.parquet")
     assert {split: len(rows) for split, rows in found.items()} == {
         split: count

@@ -41,7 +41,8 @@ def encoded(pictures: list[np.ndarray], crf: int, group: int, preset: str) -> li
         container.mux(stream.encode(None))
     buffer.seek(0)
     with av.open(buffer, "r") as reading:
-        return list(reading.decode(video=0))
+        frames = list(reading.decode(video=0))
+    return frames
 
 
 def told(frames: list[VideoFrame], moving: bool = True) -> list[str]:
