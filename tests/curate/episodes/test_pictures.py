@@ -40,8 +40,9 @@ def encoded(pictures: list[np.ndarray], crf: int, group: int, preset: str) -> li
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     buffer.seek(0)
+    frames: list[VideoFrame] = []
     with av.open(buffer, "r") as reading:
-        frames = list(reading.decode(video=0))
+        frames += reading.decode(video=0)
     return frames
 
 
