@@ -4,7 +4,7 @@
 
 Columns are carried to the end only once: first row numbers and MD5 sums decide what stays, then order statistics per
 stratum decide its split, so nothing is sorted and no window holds whole rows. Beyond its memory DuckDB spills to a
-folder beside the output. Cost: linear; the files are read three times, of which twice in a few columns.
+folder beside the output. Cost: linear; the files are read twice, the first time in a few columns.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from blm.schemas.yaml_model import FrozenModel
 
 DEFAULT_MEMORY_BYTES = 600_000_000
 SPLIT = "split"
-_PYTHON_BYTES = 200_000_000
+_PYTHON_BYTES = 260_000_000
 _ROW = "file_index::BIGINT << 40 | file_row_number"
 """Numbers rows in the order of files and rows."""
 
@@ -94,8 +94,8 @@ def select_records(
         try:
             _check_condition(connection, schema, selection.where)
             passed = _keep(connection, paths, selection)
-            _find_borders(connection, paths, selection)
-            splits = _write(connection, paths, selection, schema, beside)
+            _find_borders(connection, selection)
+            splits = _write(connection, paths, schema, beside)
         except duckdb.Error as error:
             beside.unlink(missing_ok=True)
             raise DatasetError(f"cannot select from {paths[0]}: {error}", "Check the files.") from error
@@ -131,22 +131,29 @@ def _check_condition(connection: duckdb.DuckDBPyConnection, schema: pa.Schema, w
 
 
 def _keep(connection: duckdb.DuckDBPyConnection, paths: Sequence[Path], selection: Selection) -> int:
-    """Make the table `kept` of the rows that stay; returns how many the condition leaves."""
+    """Make the table `kept` of the rows that stay, each with its stratum and its place in it (0 to 2^64).
+
+    Returns how many the condition leaves.
+    """
+    place, stratum = _place(selection), _stratum(selection)
     passed = f"FROM {_files(paths)} WHERE ({selection.where or 'true'}\n)"
     if not selection.distinct:
-        connection.execute(f"CREATE TABLE kept AS SELECT {_ROW} AS row {passed}")
+        connection.execute(
+            f"CREATE TABLE kept AS SELECT {_ROW} AS row, {place} AS place, {stratum} AS stratum {passed}"
+        )
         return connection.execute("SELECT count(*) FROM kept").fetchall()[0][0]
     equal = " || ".join(f"md5({_name(column)}::VARCHAR)" for column in selection.distinct)
     if len(selection.distinct) == 1:
         equal = f"{_name(selection.distinct[0])}::VARCHAR"
     connection.execute(
-        f"CREATE TABLE kept AS SELECT min({_ROW}) AS row, count(*) AS times {passed} "
+        f"CREATE TABLE kept AS SELECT min({_ROW}) AS row, arg_min({place}, {_ROW}) AS place, "
+        f"arg_min({stratum}, {_ROW}) AS stratum, count(*) AS times {passed} "
         f"GROUP BY coalesce(md5_number({equal}), ({_ROW})::UHUGEINT)"
     )
     return connection.execute("SELECT coalesce(sum(times), 0)::BIGINT FROM kept").fetchall()[0][0]
 
 
-def _find_borders(connection: duckdb.DuckDBPyConnection, paths: Sequence[Path], selection: Selection) -> None:
+def _find_borders(connection: duckdb.DuckDBPyConnection, selection: Selection) -> None:
     """Make the table `borders`: per stratum, up to where rows in the order of their hash are train, and val."""
     train = selection.fractions.train
     until_val = min(1.0, train + selection.fractions.val)
@@ -158,26 +165,26 @@ def _find_borders(connection: duckdb.DuckDBPyConnection, paths: Sequence[Path], 
         )
         return
     connection.execute(
-        f"CREATE TABLE borders AS SELECT {_stratum(selection)} AS stratum, "
-        f"quantile_disc({_place(selection)}, [{train}, {until_val}]) AS border "
-        f"FROM {_files(paths)} SEMI JOIN kept ON {_ROW} = kept.row GROUP BY stratum"
+        "CREATE TABLE borders AS SELECT stratum, "
+        f"quantile_disc(place, [{train}, {until_val}]) AS border FROM kept GROUP BY stratum"
     )
 
 
 def _write(
     connection: duckdb.DuckDBPyConnection,
     paths: Sequence[Path],
-    selection: Selection,
     schema: pa.Schema,
     output: Path,
 ) -> dict[str, int]:
     """Write the kept rows; returns how many each split got."""
     columns = ", ".join(f"files.{_name(name)}" for name in schema.names if name != SPLIT)
     connection.execute(
-        f"COPY (SELECT {columns}, CASE WHEN {_place(selection)} <= border[1] THEN 'train' "
-        f"WHEN {_place(selection)} <= border[2] THEN 'val' ELSE 'test' END AS {SPLIT} "
-        f"FROM {_files(paths)} AS files SEMI JOIN kept ON {_ROW} = kept.row "
-        f"JOIN borders ON {_stratum(selection)} = borders.stratum) "
+        "CREATE VIEW placed AS SELECT row, CASE WHEN place <= border[1] THEN 'train' "
+        f"WHEN place <= border[2] THEN 'val' ELSE 'test' END AS {SPLIT} FROM kept JOIN borders USING (stratum)"
+    )
+    connection.execute(
+        f"COPY (SELECT {columns}, placed.{SPLIT} FROM {_files(paths)} AS files "
+        f"JOIN placed ON {_ROW} = placed.row) "
         f"TO {_text(output)} (FORMAT parquet, COMPRESSION zstd)"
     )
     counted = connection.execute(
