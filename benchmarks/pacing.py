@@ -50,6 +50,7 @@ CASES = {
 class Result:
     """What one recorder did.
 
+    `behind` are ticks that began more than half a period after their time in a fixed schedule (None: there is none).
     `lost` pictures are rows whose picture is not in its place in the video (`lost_marked`: and the dataset says so).
     `stalls_s` are the waits from one episode's last tick to the next one's first. `stolen` is the share of the cores'
     time that a hypervisor gave to others meanwhile (0 where that is not told).
@@ -59,6 +60,7 @@ class Result:
     ticks: int
     overruns: int
     unsteady: int
+    behind: int | None
     longest_ms: float
     rate_hz: float
     lost: int
@@ -107,9 +109,10 @@ def row(result: Result) -> str:
     stalls = ", ".join(f"{stall:.2f}" for stall in result.stalls_s)
     seconds = result.ticks / RATE_HZ
     overruns, unsteady = (100 * count / result.ticks for count in (result.overruns, result.unsteady))
+    behind = "" if result.behind is None else f"{result.behind} behind schedule, "
     return (
         f"{CASES[result.case]}\n"
-        f"  overruns {result.overruns} of {result.ticks} ticks ({overruns:.2f} %), "
+        f"  overruns {result.overruns} of {result.ticks} ticks ({overruns:.2f} %), {behind}"
         f"unsteady {unsteady:.2f} %, longest period {result.longest_ms:.0f} ms, "
         f"{result.rate_hz:.2f} Hz; pictures lost {result.lost}, repeated and marked {result.lost_marked}\n"
         f"  between episodes {stalls} s; CPU {result.cpu_s:.1f} s "
@@ -170,12 +173,13 @@ def run_case(case: str, folder: Path, episodes: int, seconds: float) -> Result:
     ticks: list[float] = []
     follower, leader = arms(folder, names, ticks)
     lost = marked = 0
+    behind: int | None = None
     began, stolen_before = time.perf_counter(), stolen_s()
     if kind == "bare":
-        cpu_s = record_ours(folder, follower, leader, names, episodes, seconds, None)
+        cpu_s, behind = record_ours(folder, follower, leader, names, episodes, seconds, None)
     elif kind == "ours":
         video = {"preset": "ultrafast", "group_of_pictures": 30} if len(names) > 2 else {}
-        cpu_s = record_ours(folder, follower, leader, names, episodes, seconds, video)
+        cpu_s, behind = record_ours(folder, follower, leader, names, episodes, seconds, video)
         lost, marked = pictures_of_ours(folder / "data")
     else:
         cpu_s = record_stock(folder, follower, leader, episodes, seconds, kind == "streaming")
@@ -190,6 +194,7 @@ def run_case(case: str, folder: Path, episodes: int, seconds: float) -> Result:
         ticks=len(times),
         overruns=int((within > OVERRUN / RATE_HZ).sum()),
         unsteady=int((within > UNSTEADY / RATE_HZ).sum()),
+        behind=behind,
         longest_ms=round(1000 * float(within.max()), 1),
         rate_hz=round(float(1 / within.mean()), 3),
         lost=lost,
@@ -274,8 +279,11 @@ def record_ours(
     episodes: int,
     seconds: float,
     video: dict[str, Any] | None,
-) -> float:
-    """Record through the hardware environment and the live recorder (`video` None: without); returns CPU seconds."""
+) -> tuple[float, int]:
+    """Record through the hardware environment and the live recorder (`video` None: without).
+
+    Returns CPU seconds, and the ticks that began more than half a period behind the schedule.
+    """
     from blm.collect.live_recorder import LIVE_VIDEO, LiveRecorder
     from blm.collect.recording import Recording
     from blm.collect.robots.hardware import HardwareEnvironment
@@ -291,14 +299,16 @@ def record_ours(
         cpu_seconds() as spent,
         ExitStack() as stack,
     ):
-        subscribers = []
+        subscribers, behind = [], 0
         if video is not None:
             recording = Recording(robot, simulated=False, video=LIVE_VIDEO.model_copy(update=video))
             recorder = LiveRecorder(folder / "data", recording)
             subscribers.append(stack.enter_context(recorder))
         for episode in range(episodes):
-            run_episode(environment, Follow(leader, robot), subscribers, episode, round(seconds * RATE_HZ))
-    return spent[0]
+            follow = Follow(leader, robot)
+            end = run_episode(environment, follow, subscribers, episode, round(seconds * RATE_HZ))
+            behind += int(end.metrics["late_ticks"])
+    return spent[0], behind
 
 
 class Follow:
