@@ -23,6 +23,9 @@ from blm.schemas.errors import BlmError, EngineError, MissingExtraError
 
 _STARTED_HERE_STORE_BYTES = 200_000_000
 """Object store of a cluster that we start: tables of plans, and a few batches of conversations."""
+_RESULT_BYTES = 1024**2
+"""What Ray Data is told to expect of a task. By default it expects 128 MB, and lets one task run at a time where the
+object store holds a few hundred."""
 _MOST_AT_ONCE = 128
 """Items of a stream that wait in memory here."""
 
@@ -144,14 +147,15 @@ def ray_engine(address: str | None) -> Iterator[Engine]:
             )
         raise EngineError(f"{message}: {error}", remedy) from error
     try:
-        _quieten(ray)
+        _prepare(ray)
         yield RayEngine(ray)
     finally:
         ray.shutdown()
 
 
-def _quieten(ray: Any) -> None:
-    """The build reports its own progress."""
+def _prepare(ray: Any) -> None:
+    """The build reports its own progress, and its tasks return little."""
     context = ray.data.DataContext.get_current()
+    context.target_max_block_size = _RESULT_BYTES
     context.enable_progress_bars = False
     context.print_on_execution_start = False
