@@ -132,6 +132,7 @@ def _which(there: dict[str, bytes], *known: dict[str, bytes]) -> int:
     return next((id(one) for one in known if one == there), 0)
 
 
+@pytest.mark.slow
 def test_killed_again_while_the_change_is_finished(
     recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

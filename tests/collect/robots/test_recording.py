@@ -127,7 +127,11 @@ def test_a_leader_drives_the_follower_into_a_dataset(
 
 @pytest.mark.parametrize(
     ("fault", "message"),
-    [("servo", "'wrist_flex'"), ("camera", "camera 'top'"), ("bus", "is gone")],
+    [
+        pytest.param("servo", "'wrist_flex'", marks=pytest.mark.slow),
+        ("camera", "camera 'top'"),
+        ("bus", "is gone"),
+    ],
 )
 def test_a_fault_ends_the_episode_and_keeps_what_was_saved(
     bus: EmulatedBus, leader: _Leader, open_environment: Open, tmp_path: Path, fault: str, message: str

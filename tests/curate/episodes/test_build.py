@@ -140,6 +140,7 @@ def test_a_killed_build_is_finished_to_the_same_bytes(built, recorded, tmp_path)
     assert contents(asked.output) == contents(built.output)
 
 
+@pytest.mark.slow
 def test_another_build_is_not_overwritten_unless_told(recorded, tmp_path):
     build_splits(config(tmp_path / "out", recorded))
     before = contents(tmp_path / "out")

@@ -69,6 +69,7 @@ def start_y(root: Path, episode: int) -> float:
     return pq.read_table(data_file(root, episode))["observation.environment_state"][0].as_py()[1]
 
 
+@pytest.mark.slow
 def test_datasets_library_reads_every_split(folder, tmp_path):
     datasets = pytest.importorskip("datasets")
     fractions = {"train": 1, "val": 0, "test": 0}

@@ -42,6 +42,7 @@ def test_another_dataset_leaves_the_shards_of_the_first_untouched(recorded, othe
     assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
 
 
+@pytest.mark.slow
 def test_a_changed_episode_rewrites_shards_of_its_own_dataset_only(recorded, other, tmp_path):
     build_splits(config(tmp_path / "out", recorded, other))
     before = inodes(tmp_path / "out")
@@ -55,6 +56,7 @@ def test_a_changed_episode_rewrites_shards_of_its_own_dataset_only(recorded, oth
     assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
 
 
+@pytest.mark.slow
 def test_episodes_added_at_the_end_leave_full_shards_untouched(tmp_path):
     root = make_dataset(tmp_path / "grows", episodes=8, frames=24)
     first = build_splits(config(tmp_path / "out", root))
@@ -68,6 +70,7 @@ def test_episodes_added_at_the_end_leave_full_shards_untouched(tmp_path):
     assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
 
 
+@pytest.mark.slow
 def test_fewer_datasets_or_other_settings_need_to_be_asked_for(recorded, other, tmp_path):
     build_splits(config(tmp_path / "out", recorded, other))
     with pytest.raises(OutputExistsError, match=r"a build that also has again.*--overwrite"):
@@ -79,6 +82,7 @@ def test_fewer_datasets_or_other_settings_need_to_be_asked_for(recorded, other, 
     assert not any("again" in path.name for path in (tmp_path / "out").iterdir())
 
 
+@pytest.mark.slow
 def test_a_damaged_shard_is_not_taken_over(recorded, other, tmp_path):
     build_splits(config(tmp_path / "out", recorded))
     damaged = min((tmp_path / "out").glob("train-*.tar"))
@@ -160,6 +164,7 @@ def stop(*_):
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_copies_stand_in_where_files_cannot_have_two_names(recorded, other, tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError("no links here")
@@ -172,6 +177,7 @@ def test_copies_stand_in_where_files_cannot_have_two_names(recorded, other, tmp_
     assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
 
 
+@pytest.mark.slow
 def test_the_updated_build_reads_as_one(recorded, other, tmp_path):
     build_splits(config(tmp_path / "out", recorded))
     build_splits(config(tmp_path / "out", recorded, other))
