@@ -1,4 +1,4 @@
-"""The Hugging Face Hub, as every upload needs it: whether one is possible, and what went wrong if it was not."""
+"""The Hugging Face Hub: how names on it look, whether an upload is possible, and what went wrong if it was not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from blm.schemas.errors import DatasetError, UsageError
 
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
 def check_can_push(repository: str) -> None:
@@ -19,7 +19,7 @@ def check_can_push(repository: str) -> None:
         UsageError: the name is not ORG/NAME.
         DatasetError: nobody is logged in to the Hub, or it is switched off here.
     """
-    if not _REPOSITORY.fullmatch(repository):
+    if not HUB_NAME.fullmatch(repository):
         raise UsageError(
             f"'{repository}' is not a name on the Hub.", "Example: --push-to-hub my-lab/so100-pick-cube"
         )
@@ -34,14 +34,19 @@ def check_can_push(repository: str) -> None:
         )
 
 
+def first_line(error: Exception, most: int = 200) -> str:
+    """What the network stack raised, by its type and the first line of what it says, of which at most so much."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:most] if lines else 'no reason given'}"
+
+
 @contextmanager
 def explained_upload(folder: Path, repository: str) -> Iterator[None]:
     """Whatever the network stack raises, as one kind of error; it has no common base."""
     try:
         yield
     except Exception as error:
-        first = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise DatasetError(
-            f"{repository} could not be uploaded ({type(error).__name__}: {first[:200]}).",
+            f"{repository} could not be uploaded ({first_line(error)}).",
             f"All is whole in {folder}; when the Hub can be reached: blm push {folder} {repository}",
         ) from error

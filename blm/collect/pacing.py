@@ -42,9 +42,13 @@ class Pacer:
         self._sleep = sleep
         self._start = 0.0
         self._tick = 0
+        self._spared = False
 
     def start(self) -> float:
         """Begin a schedule now; returns the time of its tick 0."""
+        if not self._spared:  # recorder and operator, made after the environment, are there by now
+            _spare_garbage_collection()
+            self._spared = True
         self._start, self._tick, self.late = self._clock(), 0, 0
         return self._start
 
@@ -76,7 +80,7 @@ class Pacer:
         return now
 
 
-def spare_garbage_collection() -> None:
+def _spare_garbage_collection() -> None:
     """Collect garbage now, and never again look through what lives now.
 
     With the libraries of a robot loaded, looking through all objects takes a tenth of a second with everything else at
@@ -105,7 +109,6 @@ class PacedEnvironment:
         self._paused = paused
         self._sleep = sleep
         self._pacer = Pacer(environment.embodiment.control_rate_hz, clock, sleep)
-        self._spared = False
 
     @property
     def embodiment(self) -> Embodiment:
@@ -122,9 +125,6 @@ class PacedEnvironment:
 
     def reset(self, seed: int) -> Observation:
         observation = self._environment.reset(seed)
-        if not self._spared:  # recorder and operator, made after this environment, are there by now
-            spare_garbage_collection()
-            self._spared = True
         self._pacer.start()
         return replace(observation, time_s=0.0)
 

@@ -9,7 +9,7 @@ import typer
 
 from blm.commands.datasets import upload
 from blm.commands.inspect import inspect
-from blm.commands.options import JsonOption, OverwriteBuild, PushBuild
+from blm.commands.options import EngineOption, JsonOption, OverwriteBuild, PushBuild, RayAddressOption
 from blm.commands.terminal import checked, given_only, plain, print_json, progress_bar
 
 curate_app = typer.Typer(
@@ -39,12 +39,8 @@ def build_splits(
     memory: Annotated[
         float | None, typer.Option(min=0.25, help="GB that indexing may use.", show_default="2")
     ] = None,
-    engine: Annotated[
-        str | None, typer.Option(help="local or ray; no effect on the result.", show_default="local")
-    ] = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="Ray cluster.", show_default="RAY_ADDRESS, else one started here")
-    ] = None,
+    engine: EngineOption = None,
+    ray_address: RayAddressOption = None,
     follow_links: Annotated[
         bool | None, typer.Option("--follow-links", help="Trust links that lead out of a dataset.")
     ] = None,
@@ -124,12 +120,8 @@ def build_corpus(
         int | None,
         typer.Option(min=1, help="Processes that check; no effect on the result.", show_default="1"),
     ] = None,
-    engine: Annotated[
-        str | None, typer.Option(help="local or ray; no effect on the result.", show_default="local")
-    ] = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="Ray cluster.", show_default="RAY_ADDRESS, else one started here")
-    ] = None,
+    engine: EngineOption = None,
+    ray_address: RayAddressOption = None,
     overwrite: OverwriteBuild = False,
     push_to_hub: PushBuild = None,
     as_json: JsonOption = False,

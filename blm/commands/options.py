@@ -25,6 +25,12 @@ PushBuild = Annotated[
         help="Then upload it to the Hugging Face Hub, as a private dataset.",
     ),
 ]
+EngineOption = Annotated[
+    str | None, typer.Option(help="local or ray; no effect on the result.", show_default="local")
+]
+RayAddressOption = Annotated[
+    str | None, typer.Option(help="Ray cluster.", show_default="RAY_ADDRESS, else one started here")
+]
 OverwriteBuild = Annotated[bool, typer.Option("--overwrite", help="Replace another build there.")]
 ResumeTraining = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")]
 ModelsOption = Annotated[

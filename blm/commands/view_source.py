@@ -16,8 +16,9 @@ def open_view(name: str) -> ViewSource:
         UsageError: it is a corpus, which another command shows.
         DatasetError: there is nothing to show, or it is broken or cannot be reached.
     """
+    from blm.hub import HUB_NAME
     from blm.pages.viewer.dataset import ViewedDataset
-    from blm.pages.viewer.hub import HUB_NAME, hub_dataset, hub_metadata
+    from blm.pages.viewer.hub import hub_dataset, hub_metadata
     from blm.schemas.manifest import MANIFEST_FILE
 
     folder = Path(name)

@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from blm.collect.pacing import PAUSE_POLL_S, Pacer, spare_garbage_collection
+from blm.collect.pacing import PAUSE_POLL_S, Pacer
 from blm.collect.robots.arm import AxisLink, LeRobotArm, Reading
 from blm.collect.robots.servo_health import HealthConfig
 from blm.collect.robots.tool_pose import ToolPose
@@ -102,7 +102,7 @@ class HardwareEnvironment:
         self.arm = LeRobotArm(robot, embodiment, links, notify=self._notify, health=health)
         self._tool = ToolPose(embodiment)
         self._pacer = Pacer(embodiment.control_rate_hz)
-        self._success = self._closed = self._spared = False
+        self._success = self._closed = False
         self._instruction = ""
         self.arm.connect()
         self._reading = self._first_reading()
@@ -147,9 +147,6 @@ class HardwareEnvironment:
         )
         self._success = False
         self._counted = self._counts()
-        if not self._spared:  # recorder and operator, made after this environment, are there by now
-            spare_garbage_collection()
-            self._spared = True
         self._pacer.start()
         observation = self._observe()
         self._watchdog.feed()

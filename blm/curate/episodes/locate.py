@@ -20,6 +20,7 @@ from blm.curate.episodes.convert import CONVERTED_VERSION, convert_dataset
 from blm.curate.episodes.dataset_folders import DatasetFolder, dataset_folders, is_dataset
 from blm.curate.episodes.lerobot_files import INFO_FILE, check_features
 from blm.curate.shards import file_sha256
+from blm.hub import first_line
 from blm.schemas.errors import ConfigError, DatasetError
 from blm.schemas.progress import Progress
 
@@ -152,7 +153,7 @@ def _fetched(repository: str, folder: Path) -> Path:
                 return folder
             raise DatasetError(
                 f"dataset '{repository}' is not a folder here and cannot be fetched from the Hub "
-                f"({type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else 'no reason given'}).",
+                f"({first_line(error, 160)}).",
                 "Check the name, the network and `huggingface-cli login`, or give the path of a local copy.",
             ) from error
         (folder / ".complete").touch()

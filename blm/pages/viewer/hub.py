@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from blm.hub import first_line
 from blm.pages.viewer.dataset import ViewedDataset
 from blm.schemas.errors import DatasetError
 from blm.schemas.manifest import MANIFEST_FILE
 
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _METADATA = ("meta/*", MANIFEST_FILE)
 _REVISIONS = ("v3.0", None)
 """LeRobot tags a dataset with the version of its format; others have a main branch only."""
@@ -64,9 +63,7 @@ def _unavailable(what: str, error: Exception) -> DatasetError:
             f"{what} is neither a folder nor in the Hub's cache here, and the Hub is switched off (HF_HUB_OFFLINE).",
             "Unset it, or name a folder.",
         )
-    reason = str(error).strip().splitlines()
     return DatasetError(
-        f"{what} is no folder here, and the Hub did not give it "
-        f"({type(error).__name__}: {reason[0][:160] if reason else 'no reason given'}).",
+        f"{what} is no folder here, and the Hub did not give it ({first_line(error, 160)}).",
         "Check the name and the network; for a private one, log in with `hf auth login`.",
     )
