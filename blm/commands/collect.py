@@ -19,7 +19,6 @@ from blm.commands.collect_options import (
     Operator,
     Output,
     Port,
-    PushRecording,
     ResetTime,
     Resume,
     Review,
@@ -31,7 +30,7 @@ from blm.commands.collect_options import (
     Workers,
     refuse_unread,
 )
-from blm.commands.datasets import upload
+from blm.commands.datasets import check_can_push, push_if_asked
 from blm.commands.options import (
     ROBOTS,
     TASKS,
@@ -40,6 +39,7 @@ from blm.commands.options import (
     KeepFailures,
     ModelsOption,
     NoiseOption,
+    PushOption,
     ShadowsOption,
     VarietyOption,
 )
@@ -76,7 +76,7 @@ def collect(
     shadows: ShadowsOption = True,
     variety: VarietyOption = "none",
     noise: NoiseOption = 0.0,
-    push_to_hub: PushRecording = None,
+    push_to_hub: PushOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Record demonstrations into a LeRobot dataset.
@@ -97,10 +97,7 @@ def collect(
     from blm.collect.live_config import is_live
     from blm.collect.sim.variety import Variety
 
-    if push_to_hub is not None:
-        from blm.hub import check_can_push
-
-        check_can_push(push_to_hub)
+    check_can_push(push_to_hub)
     settings: dict[str, Any] = {
         "robot": robot,
         "task": task,
@@ -137,8 +134,7 @@ def collect(
         _refuse_operator(operator, on_real_arm=port is not None or robot.startswith("lerobot:"))
         refuse_unread(context, device=None, policy=False, real=False)
         _collect_planned(settings, as_json)
-    if push_to_hub is not None:
-        upload(settings["output"], push_to_hub, private=True, quiet=as_json)
+    push_if_asked(settings["output"], push_to_hub, quiet=as_json)
 
 
 def _refuse_operator(operator: str, on_real_arm: bool) -> None:

@@ -42,10 +42,6 @@ ResetTime = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue a recording begun earlier.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes; the dataset does not depend on it.")]
-PushRecording = Annotated[
-    str | None,
-    typer.Option(metavar="ORG/NAME", help="Then upload it to the Hugging Face Hub, as a private dataset."),
-]
 
 _ALONE = "the planner works alone, in simulation"
 _NOT_FOR_PLANNER: dict[str, str] = dict.fromkeys(

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from blm.commands.datasets import upload
+from blm.commands.datasets import check_can_push, push_if_asked
 from blm.commands.inspect import inspect
-from blm.commands.options import EngineOption, JsonOption, OverwriteBuild, PushBuild, RayAddressOption
+from blm.commands.options import EngineOption, JsonOption, OverwriteBuild, PushOption, RayAddressOption
 from blm.commands.terminal import checked, given_only, plain, print_json, progress_bar
 
 curate_app = typer.Typer(
@@ -53,7 +53,7 @@ def build_splits(
         ),
     ] = None,
     overwrite: OverwriteBuild = False,
-    push_to_hub: PushBuild = None,
+    push_to_hub: PushOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Turn recorded datasets into checked, split and sharded training data for stage 2.
@@ -66,7 +66,7 @@ def build_splits(
     from blm.curate.episodes.build import build_splits as run
     from blm.curate.episodes.config import SplitsConfig, read_splits_config
 
-    _check_can_push(push_to_hub)
+    check_can_push(push_to_hub)
     given = {
         "datasets": datasets or None,
         "image_size": image_size,
@@ -87,7 +87,7 @@ def build_splits(
         print_json(plain(summary))
     else:
         _print_splits(summary)
-    _push(summary.output, push_to_hub, as_json)
+    push_if_asked(summary.output, push_to_hub, quiet=as_json)
 
 
 @curate_app.command("build-corpus")
@@ -123,7 +123,7 @@ def build_corpus(
     engine: EngineOption = None,
     ray_address: RayAddressOption = None,
     overwrite: OverwriteBuild = False,
-    push_to_hub: PushBuild = None,
+    push_to_hub: PushOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Turn recordings and conversation files into a corpus for stage 1.
@@ -135,7 +135,7 @@ def build_corpus(
     from blm.curate.corpus.build import build_corpus as run
     from blm.curate.corpus.config import CorpusConfig, read_corpus_config
 
-    _check_can_push(push_to_hub)
+    check_can_push(push_to_hub)
     given = {"sources": source or None, "questions_per_episode": questions, "seed": seed}
     given |= {"benchmarks": benchmark or None, "parquet": parquet, "allow_download": allow_download}
     given |= {"workers": workers, "engine": engine, "ray_address": ray_address}
@@ -147,7 +147,7 @@ def build_corpus(
         print_json(plain(summary))
     else:
         _print_corpus(summary)
-    _push(summary.output, push_to_hub, as_json)
+    push_if_asked(summary.output, push_to_hub, quiet=as_json)
 
 
 def _build_settings(
@@ -159,18 +159,6 @@ def _build_settings(
     if output is None and not (config and "output" in read_yaml(config)):
         output = default
     return given_only(given | {"output": output, "overwrite": overwrite or None})
-
-
-def _check_can_push(repository: str | None) -> None:
-    if repository is not None:
-        from blm.hub import check_can_push
-
-        check_can_push(repository)
-
-
-def _push(build: Path, repository: str | None, quiet: bool) -> None:
-    if repository is not None:
-        upload(build, repository, private=True, quiet=quiet)
 
 
 def _print_splits(summary: Any) -> None:

@@ -121,10 +121,24 @@ def push(
 
     Example: blm push recordings/so100-pick-cube my-lab/so100-pick-cube
     """
-    upload(dataset, repository, private=not public)
+    _upload(dataset, repository, private=not public)
 
 
-def upload(dataset: Path, repository: str, private: bool, quiet: bool = False) -> None:
+def check_can_push(repository: str | None) -> None:
+    """Of a command's `--push-to-hub`, before its work; raises as `blm.hub.check_can_push`."""
+    if repository is not None:
+        from blm.hub import check_can_push
+
+        check_can_push(repository)
+
+
+def push_if_asked(folder: Path, repository: str | None, quiet: bool) -> None:
+    """Of a command's `--push-to-hub`, after its work."""
+    if repository is not None:
+        _upload(folder, repository, private=True, quiet=quiet)
+
+
+def _upload(dataset: Path, repository: str, private: bool, quiet: bool = False) -> None:
     from blm.schemas.manifest import MANIFEST_FILE
 
     if (dataset / MANIFEST_FILE).is_file():

@@ -17,7 +17,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as on
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
 ]
-PushBuild = Annotated[
+PushOption = Annotated[
     str | None,
     typer.Option(
         "--push-to-hub",

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager
+from http.server import BaseHTTPRequestHandler
+
+from tests.loopback import LoopbackServer, serving
 
 
-class FakeHub(ThreadingHTTPServer):
+class FakeHub(LoopbackServer):
     """What was asked of it: `created`, `files` by path, `tags`, and the `tokens` it was shown."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.created: dict | None = None
         self.files: dict[str, bytes] = {}
         self.commits = 0
@@ -24,17 +22,9 @@ class FakeHub(ThreadingHTTPServer):
         self.tokens: set[str | None] = set()
         self.refuses = False
 
-    @property
-    def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
 
-
-@contextmanager
-def fake_hub() -> Iterator[FakeHub]:
-    with FakeHub() as hub:
-        threading.Thread(target=hub.serve_forever, daemon=True).start()
-        yield hub
-        hub.shutdown()
+def fake_hub() -> AbstractContextManager[FakeHub]:
+    return serving(FakeHub())
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import http.server
 import re
-import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from blm.schemas.errors import ConfigError, DatasetError
 from blm.train.shard_reader import ShardBuild, ShardReader
 from blm.train.shard_storage import ByteRange, open_storage
+from tests.loopback import LoopbackServer, serving
 from tests.train.stage2_builds import make_build
 
 # Other libraries' threads are idle when the reader forks, and what it forks uses none of them.
@@ -65,10 +65,8 @@ class RangeHandler(http.server.SimpleHTTPRequestHandler):
 def served(folder: Path) -> Iterator[str]:
     RangeHandler.sent, RangeHandler.ranges = 0, True
     handler = partial(RangeHandler, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
+    with serving(LoopbackServer(handler)) as server:
+        yield server.endpoint
 
 
 def same_stream(location: str, folder: Path, workers: int = 0, **options: Any) -> None:

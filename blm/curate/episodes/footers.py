@@ -24,7 +24,7 @@ _FOOTERS = """
 
 
 class _Chunk(NamedTuple):
-    """A column within a group of rows. `path` has a list's '.list.element' and the like after the name."""
+    """A column within a group of rows. `path` has a list's ', list, element' and the like after the name."""
 
     group: int
     rows: int

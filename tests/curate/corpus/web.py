@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 from PIL import Image
+
+from tests.loopback import LoopbackServer, serving
 
 
 def picture(number: int = 0) -> bytes:
@@ -130,12 +131,5 @@ def serve() -> Iterator[tuple[str, list[str]]]:
     """The site's address without a slash at the end, and the paths it was asked for, which grow."""
     asked: list[str] = []
     handler = type("ServedSite", (Site,), {"asked": asked})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(LoopbackServer(handler)) as server:
+        yield server.endpoint, asked

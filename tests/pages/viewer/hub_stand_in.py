@@ -4,38 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+
+from tests.loopback import LoopbackServer, serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NAME = "lab/wheels"
 _ABOUT = f"/api/datasets/{NAME}"
 
 
-class HubStandIn(ThreadingHTTPServer):
+class HubStandIn(LoopbackServer):
     """`fetched` lists the files that were asked for in full, `revisions` those that the dataset has."""
 
-    daemon_threads = True
-
     def __init__(self, root: Path, revisions: tuple[str, ...]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.root, self.revisions = root, revisions
         self.fetched: list[str] = []
 
-    @property
-    def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
 
-
-@contextmanager
-def hub_stand_in(root: Path, revisions: tuple[str, ...] = ("main", "v3.0")) -> Iterator[HubStandIn]:
-    with HubStandIn(root, revisions) as hub:
-        threading.Thread(target=hub.serve_forever, daemon=True).start()
-        yield hub
-        hub.shutdown()
+def hub_stand_in(
+    root: Path, revisions: tuple[str, ...] = ("main", "v3.0")
+) -> AbstractContextManager[HubStandIn]:
+    return serving(HubStandIn(root, revisions))
 
 
 class _Handler(BaseHTTPRequestHandler):

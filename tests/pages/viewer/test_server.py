@@ -1,7 +1,6 @@
 """The viewer's server: whole and partial files for whoever has the token, nothing for anybody else."""
 
 import http.client
-import threading
 from urllib.parse import urlsplit
 
 import pytest
@@ -11,6 +10,7 @@ from blm.pages.viewer.dataset import ViewedDataset
 from blm.pages.viewer.server import ViewerServer, _byte_range
 from blm.schemas.errors import UsageError
 from tests.factories import make_dataset
+from tests.loopback import serving
 
 
 @pytest.fixture(scope="module")
@@ -18,10 +18,8 @@ def server(tmp_path_factory):
     root = tmp_path_factory.mktemp("served") / "data"
     dataset = ViewedDataset(make_dataset(root, episodes=2, frames=10, image_size=32))
     dataset.data_file(1).write_bytes(b"damaged")
-    with ViewerServer(dataset, first=1) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+    with serving(ViewerServer(dataset, first=1)) as running:
         yield running
-        running.shutdown()
 
 
 def ask(server, path, method="GET", **headers):
