@@ -31,10 +31,12 @@ class HardwareCell:
         """Connect to the arm; it stays where it is.
 
         Raises:
-            UsageError, HardwareError, MissingExtraError: see `choose_robot`.
+            UsageError: the robot has no model, and the operator's device needs one; or see `choose_robot`.
+            HardwareError, MissingExtraError: see `choose_robot`.
         """
         self._config = config
         self._announce = announce
+        self._refuse_device_without_model()
         chosen = choose_robot(
             config.robot, port=config.port, cameras=tuple(requests(config.cameras).values())
         )

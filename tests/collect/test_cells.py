@@ -15,7 +15,7 @@ from blm.collect.live_config import LiveCollectConfig
 from blm.collect.safety import Safety
 from blm.collect.simulated_cell import SimulatedCell
 from blm.schemas.embodiment import load_embodiment
-from blm.schemas.errors import HardwareError
+from blm.schemas.errors import HardwareError, UsageError
 
 pytest.importorskip("mujoco")
 
@@ -73,6 +73,23 @@ def test_an_arm_that_cannot_be_led_back_is_said_and_let_go(tmp_path: Path, monke
     assert len(told) == 2, "an arm that was stopped is not moved"
     cell.close()
     assert cell._arm.closed  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("operator", ["browser", "gamepad"])
+def test_a_gripper_is_not_led_without_a_model_and_nothing_is_connected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operator: str
+):
+    pytest.importorskip("lerobot")
+    from blm.collect import hardware_cell
+
+    monkeypatch.setattr(hardware_cell, "choose_robot", lambda *_, **__: pytest.fail("connected"))
+    config = LiveCollectConfig(
+        output=tmp_path, robot="lerobot:koch_follower", operator=operator, port="x", task="tidy up the desk"
+    )
+    with pytest.raises(
+        UsageError, match=f"'lerobot:koch_follower' has no model, which --operator {operator}"
+    ):
+        hardware_cell.HardwareCell(config, Controls(), lambda _: None)
 
 
 @pytest.mark.slow
