@@ -62,18 +62,20 @@ def table_problems(most_rows: Mapping[str, int], values: Mapping[str, int]) -> d
 def _footers(
     connection: duckdb.DuckDBPyConnection, files: Sequence[str], problems: dict[str, str]
 ) -> Iterator[tuple[str, list[_Chunk]]]:
-    """All in one go, or one by one where one of them is not readable; that one goes to `problems`."""
+    """All in one go; where that fails in two halves, and so on, until what is not readable stands alone."""
     chunks: dict[str, list[_Chunk]] = defaultdict(list)
     try:
         for file, *chunk in connection.execute(_FOOTERS, {"files": parquet_list(files)}).fetchall():
             chunks[file].append(_Chunk(*chunk))
-        yield from chunks.items()
     except (duckdb.Error, UnicodeDecodeError) as error:
-        if len(files) > 1:
-            for file in files:
-                yield from _footers(connection, [file], problems)
-        else:
+        if len(files) == 1:
             problems[files[0]] = f"{files[0]} is not readable: {printable(str(error), 200)}"
+            return
+        middle = len(files) // 2
+        yield from _footers(connection, files[:middle], problems)
+        yield from _footers(connection, files[middle:], problems)
+    else:
+        yield from chunks.items()
 
 
 def _problem(chunks: Sequence[_Chunk], most_rows: int, values: Mapping[str, int]) -> str | None:
