@@ -133,13 +133,12 @@ def diagnose(
     roots = [one.path for one in folders if one.problem is None]
     if not roots:
         return Diagnosis(path, "datasets", 0, tuple(problems))
-    return _diagnose_datasets(path, _settings(roots, config), fast, progress, problems)
+    settings = _settings(roots, given, str(config or "command line"))
+    return _diagnose_datasets(path, settings, fast, progress, problems)
 
 
-def _settings(roots: list[Path], config: Path | None) -> SplitsConfig:
+def _settings(roots: list[Path], given: dict[str, Any], source: str) -> SplitsConfig:
     """The settings of a build of these datasets; what a configuration says about one of them by its path counts."""
-    given = read_yaml(config) if config else {}
-    source = str(config or "command line")
     said = validate(SplitsConfig, {"datasets": roots, "output": ".", **given}, source)
     known = {one.path.resolve(): one for one in said.datasets}
     datasets = tuple(known.get(root.resolve(), DatasetSource(path=root)) for root in roots)
