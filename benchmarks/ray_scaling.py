@@ -1,8 +1,9 @@
 """Building splits on a real Ray cluster of two nodes, started here: the same bytes, and what a million frames cost.
 
 Each node is a `ray start` of one core on this machine. The same build runs in this process and on the cluster, first
-with one node, then with two, once every node has started a worker; every file must be equal. CPU seconds count all
-processes of a node, Ray's own among them, from before the build until after it. Only what this script started is ended.
+with one node, then with two; every file must be equal. CPU seconds count all processes of a node, Ray's own among them.
+What it takes to join and to start a worker on every node stands apart: it does not grow with the build. Only what this
+script started is ended.
 
 A node gives up where it has to wait more than 15 seconds for a helper process to name its port; here it is told all
 ports.
@@ -24,8 +25,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ PATIENCE = {"RAY_worker_register_timeout_seconds": "180", "RAY_agent_register_ti
 """A busy machine is slow to start processes."""
 HELPERS = ("runtime-env-agent", "dashboard-agent-grpc", "dashboard-agent-listen", "metrics-export")
 """Whose ports a node otherwise waits for."""
-DATASETS = 3
+DATASETS = 6
 
 
 def main() -> None:
@@ -51,25 +53,24 @@ def main() -> None:
         scratch = Path(folder)
         make_source(scratch / "source", (640, 480), "h264")
         datasets = [with_other_motion(scratch / "source", scratch / f"set{n}", n) for n in range(DATASETS)]
-        rows = [("local, 1 thread", built(datasets, scratch / "local", {}), [])]
+        rows = [("local, 1 thread", built(datasets, scratch / "local", {}, []))]
         expected = contents(scratch / "local")
         for nodes in (1, 2):
             with cluster(nodes, scratch) as (address, environment, processes):
-                before = [cpu_s(process.pid) for process in processes]
                 engine = {"engine": "ray", "ray_address": address}
-                row = built(datasets, scratch / f"ray{nodes}", engine, environment)
-                used = [cpu_s(p.pid) - old for p, old in zip(processes, before, strict=True)]
+                pids = [process.pid for process in processes]
+                row = built(datasets, scratch / f"ray{nodes}", engine, pids, environment)
             assert contents(scratch / f"ray{nodes}") == expected, "the engines' builds differ"
-            rows.append((f"Ray, {row['nodes']} node{'s' if nodes > 1 else ''}", row, used))
-        heads = ("engine", "wall s", "join s", "driver CPU s", "nodes CPU s")
-        print("{:16} {:>7} {:>7} {:>12} {:>14} ".format(*heads) + "per million camera frames")
-        for name, row, used in rows:
+            rows.append((f"Ray, {row['nodes']} node{'s' if nodes > 1 else ''}", row))
+        heads = ("engine", "joining s (CPU s)", "build s", "driver CPU s", "nodes CPU s")
+        print("{:16} {:>18} {:>8} {:>12} {:>14} ".format(*heads) + "per million camera frames")
+        for name, row in rows:
             million = row["camera_frames"] / 1e6
             print(
-                f"{name:16} {row['wall_s']:7.1f} {row['joined_s']:7.1f} {row['cpu_s']:12.1f} "
-                f"{' + '.join(f'{one:.1f}' for one in used) or '-':>14} "
-                f"{row['wall_s'] / 3600 / million:.2f} h wall, "
-                f"{(row['cpu_s'] + sum(used)) / 3600 / million:.2f} core-hours"
+                f"{name:16} {row['join_s']:10.1f} ({row['join_cpu_s']:5.1f}) {row['build_s']:8.1f} "
+                f"{row['driver_cpu_s']:12.1f} {' + '.join(f'{one:.1f}' for one in row['nodes_cpu_s']) or '-':>14} "
+                f"{row['build_s'] / 3600 / million:.2f} h wall, "
+                f"{(row['driver_cpu_s'] + sum(row['nodes_cpu_s'])) / 3600 / million:.2f} core-hours"
             )
         print(
             f"{int(rows[0][1]['camera_frames'])} camera frames, {len(expected)} files; all equal, byte for byte"
@@ -77,37 +78,52 @@ def main() -> None:
 
 
 def built(
-    datasets: list[Path], output: Path, engine: dict[str, str], environment: dict[str, str] | None = None
-) -> dict[str, float]:
-    """Build in a process of its own."""
-    command = [sys.executable, __file__, "--build", json.dumps(engine), str(output), *map(str, datasets)]
+    datasets: list[Path],
+    output: Path,
+    engine: dict[str, str],
+    nodes: list[int],
+    environment: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """Build in a process of its own, on nodes that are these processes."""
+    told = json.dumps({"engine": engine, "nodes": nodes})
+    command = [sys.executable, __file__, "--build", told, str(output), *map(str, datasets)]
     variables = os.environ | (environment or {})
     finished = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=variables)
     return json.loads(finished.stdout.splitlines()[-1])
 
 
-def build(engine: dict[str, str], output: Path, datasets: list[Path]) -> dict[str, float]:
+def build(engine: dict[str, str], nodes: list[int], output: Path, datasets: list[Path]) -> dict[str, Any]:
+    """Seconds and CPU seconds of joining and of building; nodes are looked at while their workers live."""
     from benchmarks.shard_build import settings
     from blm.curate.engine import open_engine
     from blm.curate.episodes.build import build_splits
     from blm.curate.episodes.config import SplitsConfig
 
     config = SplitsConfig.model_validate(settings(datasets, output) | engine)
-    started, before = time.monotonic(), sum(os.times()[:2])
+    started = _times(nodes)
     with open_engine(config.engine, config.ray_address) as opened:
         if engine:
             start_workers(opened)
-        joined = time.monotonic()
+        joined = _times(nodes)
         summary = build_splits(config)
-        finished = time.monotonic()
-        nodes = living_nodes() if engine else 0
+        finished = _times(nodes)
+        living = living_nodes() if engine else 0
+    build_s, driver_cpu_s, *nodes_cpu_s = finished - joined
+    join_s, *join_cpu_s = joined - started
     return {
         "camera_frames": 2 * sum(summary.frames.values()),
-        "wall_s": finished - joined,
-        "joined_s": joined - started,
-        "cpu_s": sum(os.times()[:2]) - before,
-        "nodes": nodes,
+        "join_s": join_s,
+        "join_cpu_s": sum(join_cpu_s),
+        "build_s": build_s,
+        "driver_cpu_s": driver_cpu_s,
+        "nodes_cpu_s": nodes_cpu_s,
+        "nodes": living,
     }
+
+
+def _times(nodes: list[int]) -> np.ndarray:
+    """Seconds now, CPU seconds of this process, and of each node so far."""
+    return np.array([time.monotonic(), sum(os.times()[:2]), *map(cpu_s, nodes)])
 
 
 def start_workers(engine: Engine) -> None:
@@ -233,8 +249,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--build"]:
+        told = json.loads(sys.argv[2])
         print(
-            json.dumps(build(json.loads(sys.argv[2]), Path(sys.argv[3]), [Path(one) for one in sys.argv[4:]]))
+            json.dumps(build(told["engine"], told["nodes"], Path(sys.argv[3]), list(map(Path, sys.argv[4:]))))
         )
     else:
         main()

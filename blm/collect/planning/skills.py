@@ -81,15 +81,16 @@ def push_cube(scene: Scene, variation: Variation) -> Iterator[Decomposition]:
 
     Where the arm is too short for that, half of the goal's radius is left.
     """
-    yield from _sliding(scene, variation)
+    yield from _sliding(scene, variation, "push")
 
 
 def pull_cube(scene: Scene, variation: Variation) -> Iterator[Decomposition]:
     """Get behind the cube, seen from the goal, and drag it back with the closed gripper."""
-    yield from _sliding(scene, variation)
+    yield from _sliding(scene, variation, "pull")
 
 
-def _sliding(scene: Scene, variation: Variation) -> Iterator[Decomposition]:
+def _sliding(scene: Scene, variation: Variation, name: str) -> Iterator[Decomposition]:
+    """`name`: of the step that takes the cube along."""
     cube = scene.objects["cube"]
     assert scene.goal is not None
     way = (scene.goal - cube.position) * [1.0, 1.0, 0.0]
@@ -108,10 +109,8 @@ def _sliding(scene: Scene, variation: Variation) -> Iterator[Decomposition]:
             end = contact.shifted((distance - short) * direction)
             yield (
                 primitives.approach(run_ups, closed),
-                primitives.reach(contact.shifted(-TOUCH_GAP_M * direction), speed, through=True).named(
-                    "push"
-                ),
-                primitives.push(end, "cube", speed, primitives.succeeds()),
+                primitives.reach(contact.shifted(-TOUCH_GAP_M * direction), speed, through=True).named(name),
+                primitives.push(end, "cube", speed, primitives.succeeds()).named(name),
                 primitives.retract((end.shifted(-PUSH_RETRACT_M * direction),), frozenset({"cube"})),
             )
 

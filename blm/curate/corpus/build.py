@@ -16,7 +16,7 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,12 +36,14 @@ from blm.curate.corpus.card import CARD_FILE, corpus_card
 from blm.curate.corpus.comparison import compare
 from blm.curate.corpus.config import CorpusConfig
 from blm.curate.corpus.conversation import Conversation, Drop
+from blm.curate.corpus.hash_cache import HashCache
 from blm.curate.corpus.inputs import Input, check_image_sources, read_inputs
 from blm.curate.corpus.page import REPORT_FILE, CorpusContent, corpus_page
 from blm.curate.corpus.parquet_form import parquet_form_rows
-from blm.curate.corpus.pipeline import Pipeline
+from blm.curate.corpus.pipeline import Pipeline, judging_reports
 from blm.curate.corpus.source_cache import SourceCache
 from blm.curate.corpus.spool import Spool
+from blm.curate.corpus.stages import StageReport
 from blm.curate.corpus.writer import CorpusWriter
 from blm.curate.engine import open_engine
 from blm.curate.episodes.splits import SPLITS
@@ -106,10 +108,11 @@ def build_corpus(config: CorpusConfig, progress: Progress | None = None) -> Buil
         Spool(folder.staging / SPOOL_FOLDER) as spool,
     ):
         pipeline = Pipeline(config, engine)
-        for conversation in pipeline.judge(_cleaned(inputs, pipeline, cache, progress)):
+        for conversation in pipeline.admit(_judged(inputs, pipeline, cache, progress)):
             spool.add(conversation)
         spool.seal()
-        comparison = compare(spool, config, items, progress, engine)
+        hashes = HashCache(cache.folder) if cache is not None else None
+        comparison = compare(spool, config, items, progress, engine, hashes)
         pipeline.extend(comparison.reports, comparison.drops)
         with CorpusWriter(folder.staging, fingerprint, config.shard_bytes, config.parquet) as writer:
             for conversation in spool.conversations(comparison.keep):
@@ -168,22 +171,35 @@ def _fingerprint(config: CorpusConfig, inputs: list[Input], items: list[Benchmar
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _cleaned(
+def _judged(
     inputs: list[Input], pipeline: Pipeline, cache: SourceCache | None, progress: Progress
 ) -> Iterator[Conversation | Drop]:
-    """Every source's conversations and drops, read and cleaned now or by an earlier build."""
+    """Every source's conversations and drops, read, cleaned and judged now or by an earlier build."""
     for number, one in enumerate(inputs):
         name = one.config.name
         progress("building corpus", number, len(inputs), name)
-        items = cache.read(one) if cache is not None else None
-        if items is None:
-            items = pipeline.clean(one.kind.read(one.source.path, one.config))
-            items = cache.keep(one, items) if cache is not None else items
+        items, reports = _of_source(one, pipeline, cache)
         for count, item in enumerate(items):
             if count % _REPORT_EVERY == 0:
                 progress("building corpus", number, len(inputs), f"{name}: {count} conversations")
             yield item
+        pipeline.count_judged(reports)
     progress("building corpus", len(inputs), len(inputs))
+
+
+def _of_source(
+    one: Input, pipeline: Pipeline, cache: SourceCache | None
+) -> tuple[Iterator[Conversation | Drop], Sequence[StageReport]]:
+    """One source's judged items, and what judging counts: all of it once they have passed."""
+    if cache is not None and (judged := cache.read_judged(one)) is not None:
+        return judged
+    reports = judging_reports()
+    cleaned = cache.read(one) if cache is not None else None
+    if cleaned is None:
+        cleaned = pipeline.clean(one.kind.read(one.source.path, one.config))
+        cleaned = cache.keep(one, cleaned) if cache is not None else cleaned
+    items = pipeline.judge(cleaned, reports)
+    return (cache.keep_judged(one, items, reports) if cache is not None else items), reports
 
 
 def _objection(manifest: Manifest, config: CorpusConfig, inputs: list[Input]) -> str | None:

@@ -13,6 +13,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import batched
 
 import numpy as np
 import pyarrow as pa
@@ -27,11 +28,17 @@ from blm.curate.corpus.decontaminate import (
     BenchmarkTexts,
     Match,
 )
+from blm.curate.corpus.hash_cache import HashCache
 from blm.curate.corpus.mixture import entries, left_out
 from blm.curate.corpus.near_images import near_duplicate_images
 from blm.curate.corpus.near_meaning import near_duplicate_meaning
 from blm.curate.corpus.near_text import near_duplicate_text
-from blm.curate.corpus.perceptual_hash import ImageHashes, image_hashes, joined_hashes
+from blm.curate.corpus.perceptual_hash import (
+    ImageHashes,
+    image_hashes,
+    joined_hashes,
+    replaced_hashes,
+)
 from blm.curate.corpus.spool import Spool, exchanges
 from blm.curate.corpus.stages import StageReport
 from blm.curate.corpus.text_embeddings import Embeddings, TextEncoder
@@ -83,17 +90,18 @@ def compare(
     items: Sequence[BenchmarkItem],
     progress: Progress,
     engine: Engine | None = None,
+    cache: HashCache | None = None,
 ) -> Comparison:
     """Compare all conversations of a sealed spool with each other and with the `items` of benchmarks.
 
-    Images are hashed wherever the engine works; by default here.
+    Images that the cache does not know are hashed wherever the engine works; by default here.
     """
     found = Comparison(np.ones(len(spool), dtype=bool))
     wanted = config.near_duplicates
     images = BenchmarkImages(items, _only_equal(config))
     hashes = None
     if wanted.images != "keep" or images.needs_hashes:
-        hashes = _hashes(spool, progress, engine or LocalEngine())
+        hashes = _hashes(spool, progress, engine or LocalEngine(), cache)
     if wanted.text is not None:
         progress("comparing texts", 0, 1)
         _near_text(spool, config, found)
@@ -131,17 +139,22 @@ def _only_equal(config: CorpusConfig) -> frozenset[str]:
     return frozenset(benchmark_name(one) for one in config.benchmarks if one.images == "equal")
 
 
-def _hashes(spool: Spool, progress: Progress, engine: Engine) -> ImageHashes:
-    batches = (
-        [spool.content(number) for number in range(start, min(start + _IMAGES_AT_ONCE, spool.contents))]
-        for start in range(0, spool.contents, _IMAGES_AT_ONCE)
-    )
+def _hashes(spool: Spool, progress: Progress, engine: Engine, cache: HashCache | None) -> ImageHashes:
+    """Of all media contents, as many at a time as the engine works at."""
+    found, known = cache.find(spool.digests()) if cache else (None, np.zeros(spool.contents, dtype=bool))
+    missing = np.flatnonzero(~known).tolist()
+    batches = ([spool.content(number) for number in some] for some in batched(missing, _IMAGES_AT_ONCE))
     parts = []
     for number, hashes in enumerate(engine.stream(image_hashes, batches)):
-        progress("hashing images", number * _IMAGES_AT_ONCE, spool.contents)
+        progress("hashing images", number * _IMAGES_AT_ONCE, len(missing))
         parts.append(hashes)
-    progress("hashing images", spool.contents, spool.contents)
-    return joined_hashes(parts)
+    progress("hashing images", len(missing), len(missing))
+    hashes = joined_hashes(parts)
+    if cache is None or found is None:
+        return hashes
+    hashes = replaced_hashes(found, missing, hashes)
+    cache.keep(spool.digests(), hashes)
+    return hashes
 
 
 def _near_text(spool: Spool, config: CorpusConfig, found: Comparison) -> None:

@@ -7,6 +7,8 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib.metadata import version
 from typing import Any
 
 Identifier = Callable[[str], str]
@@ -52,12 +54,19 @@ _LETTER = re.compile(r"[^\W\d_]")
 def load_identifier() -> Identifier | None:
     """None if no library is installed."""
     for name in _LIBRARIES:
-        try:
+        with suppress(ImportError):
             library = importlib.import_module(name)
-        except ImportError:
-            continue
-        return _with_pycld2(library) if name == "pycld2" else _with_py3langid(library)
+            return _with_pycld2(library) if name == "pycld2" else _with_py3langid(library)
     return None
+
+
+def identifier_identity() -> str:
+    """Which library `load_identifier` takes, and its version; '' if none is installed."""
+    for name in _LIBRARIES:
+        with suppress(ImportError):
+            importlib.import_module(name)
+            return f"{name} {version(name)}"
+    return ""
 
 
 def unwanted_language(text: str, wanted: Sequence[str], identify: Identifier | None) -> str:

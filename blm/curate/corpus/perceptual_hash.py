@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import simplejpeg
@@ -55,6 +55,14 @@ def joined_hashes(parts: Sequence[ImageHashes]) -> ImageHashes:
         **{name: np.concatenate(column) if column else empty for name, column in columns.items()},
         usable=np.concatenate([part.usable for part in parts]) if parts else np.zeros(0, dtype=bool),
     )
+
+
+def replaced_hashes(hashes: ImageHashes, places: Sequence[int], by: ImageHashes) -> ImageHashes:
+    """`hashes` with those at M `places` replaced by M others."""
+    columns = {field.name: getattr(hashes, field.name).copy() for field in fields(ImageHashes)}
+    for name, column in columns.items():
+        column[list(places)] = getattr(by, name)
+    return ImageHashes(**columns)
 
 
 def _hash_batch(images: Sequence[bytes]) -> ImageHashes:

@@ -1,7 +1,7 @@
 """Runs conversations through the stages: in batches and anywhere where each is looked at alone, else here, in order.
 
     read ─▶ licence ─▶ validate ─▶ normalise ─▶ quality ─▶ language ─▶ mask ─▶ dedup ─▶ split ─▶ written
-            └─ clean: anywhere, kept per source ┘└─ judge: anywhere, texts only ┘└─ here, in order ─┘
+            └─ clean: anywhere, kept per source ┘└─ judge: the same, texts only ┘└─ admit: in order ┘
 
 Memory: a batch, of about `_BATCH_BYTES` of media, and with processes or a cluster those that are under way.
 """
@@ -80,13 +80,18 @@ class RecordStages:
         return Checked(items, tuple(report.take() for report in line.reports))
 
 
+def judging_reports() -> tuple[StageReport, ...]:
+    """Of each stage of `Pipeline.judge`, with nothing counted."""
+    return tuple(StageReport(name) for name in JUDGING_STAGES)
+
+
 class Pipeline:
     """Runs conversations through all stages, counting; what is dropped, from reading on, goes to `drops`."""
 
     def __init__(self, config: CorpusConfig, engine: Engine | None = None) -> None:
         self._config, self._engine = config, engine or LocalEngine()
         self._cleaned = tuple(StageReport(name) for name in (READ, *CLEANING_STAGES))
-        self._judged = tuple(StageReport(name) for name in JUDGING_STAGES)
+        self._judged = judging_reports()
         self._ordered = Line(ORDERED_STAGES, config)
         self._compared: list[StageReport] = []
         self.drops: list[Drop] = []
@@ -103,7 +108,7 @@ class Pipeline:
 
     def run(self, items: Iterable[Conversation | Drop]) -> Iterator[Conversation]:
         """The conversations that pass every stage, in order."""
-        return self.judge(self.clean(items))
+        return self.admit(self.judge(self.clean(items), self._judged))
 
     def clean(self, items: Iterable[Conversation | Drop]) -> Iterator[Conversation | Drop]:
         """What becomes of all that is read in the stages that need media; nothing is counted yet."""
@@ -114,19 +119,34 @@ class Pipeline:
             else:
                 yield cast(Conversation, item)._replace(record=outcome)
 
-    def judge(self, cleaned: Iterable[Conversation | Drop]) -> Iterator[Conversation]:
-        """Of what `clean` gave, those that pass the other stages, in order."""
+    def judge(
+        self, cleaned: Iterable[Conversation | Drop], reports: Sequence[StageReport]
+    ) -> Iterator[Conversation | Drop]:
+        """What becomes of what `clean` gave in the stages that look at texts; they are counted in `reports` alone."""
         stages = RecordStages(self._config, "judge")
-        for item, outcome, reports in self._checked(stages, cleaned, with_media=False):
-            for report, counted in zip(self._judged, reports, strict=False):
-                report.add(counted)
+        for item, outcome, counted in self._checked(stages, cleaned, with_media=False):
+            for report, more in zip(reports, counted, strict=False):
+                report.add(more)
+            if isinstance(outcome, Drop):
+                yield outcome
+            else:
+                yield cast(Conversation, item)._replace(record=outcome)
+
+    def count_judged(self, reports: Sequence[StageReport]) -> None:
+        """Count what the stages of `judge` did with some of the items."""
+        for report, more in zip(self._judged, reports, strict=True):
+            report.add(more)
+
+    def admit(self, judged: Iterable[Conversation | Drop]) -> Iterator[Conversation]:
+        """Of what `judge` gave, those that pass the other stages, in order; all are counted but in the stages of
+        `judge`."""
+        for item in judged:
             self._count_cleaned(item)
-            if isinstance(item, Conversation) and isinstance(outcome, CorpusRecord):
-                outcome = self._ordered.through(item._replace(record=outcome))
+            outcome = self._ordered.through(item) if isinstance(item, Conversation) else item
             if isinstance(outcome, Conversation):
                 yield outcome
             else:
-                self.drops.append(cast(Drop, outcome))
+                self.drops.append(outcome)
 
     def _checked(
         self, stages: RecordStages, items: Iterable[Conversation | Drop], with_media: bool

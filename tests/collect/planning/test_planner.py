@@ -91,10 +91,11 @@ def test_demonstrations_of_one_task_differ_in_pace_and_in_how_they_grasp():
     assert np.ptp(leans) > np.deg2rad(3.0)
 
 
-def test_a_push_names_its_primitives_in_order():
-    shown = demonstrate(environment("so100", "push-cube"), PlannerAgent(environment("so100", "push-cube")), 1)
-    names = [command.subtask for command in shown.commands]
-    assert list(dict.fromkeys(names)) == ["approach", "push", "retract"]
+@pytest.mark.parametrize("step", ["push", "pull"])
+def test_what_slides_a_cube_names_its_primitives_in_order(step):
+    world = environment("so100", f"{step}-cube")
+    names = [command.subtask for command in demonstrate(world, PlannerAgent(world), 1).commands]
+    assert list(dict.fromkeys(names)) == ["approach", step, "retract"]
 
 
 def test_metrics_are_json_ready_and_complete():

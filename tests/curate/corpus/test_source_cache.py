@@ -9,8 +9,10 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
+from blm.curate.corpus import comparison, stages
 from blm.curate.corpus.build import build_corpus
 from blm.curate.corpus.config import CorpusConfig
+from blm.curate.corpus.perceptual_hash import image_hashes
 from blm.curate.corpus.sources import SOURCE_KINDS
 from blm.schemas.errors import OutputExistsError
 from tests.curate.corpus.test_build import content_of
@@ -51,6 +53,37 @@ def reads(monkeypatch):
     return found
 
 
+@pytest.fixture
+def judged(monkeypatch):
+    """The sources of the conversations whose texts were judged."""
+    found = []
+
+    def quality_stage(config, report):
+        stage = stages.quality_stage(config, report)
+
+        def quality(conversation):
+            found.append(conversation.record.source)
+            return stage(conversation)
+
+        return quality
+
+    monkeypatch.setitem(stages.JUDGING_STAGES, "quality", quality_stage)
+    return found
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """How many images were hashed, each time some were."""
+    found = []
+
+    def counted(images):
+        found.append(len(images))
+        return image_hashes(images)
+
+    monkeypatch.setattr(comparison, "image_hashes", counted)
+    return found
+
+
 def config_of(sources, output, names=NAMES, **changes):
     listed = tuple({"kind": "parquet", "path": str(sources / f"{one}.jsonl"), "name": one} for one in names)
     return CorpusConfig(sources=listed, output=output, **changes)  # type: ignore[arg-type]
@@ -67,6 +100,53 @@ def test_a_new_source_is_read_and_no_other(sources, reads, tmp_path):
     assert build(sources, tmp_path / "out").unchanged == ("a", "c")
     assert reads == ["b"]
     assert build(sources, tmp_path / "whole").unchanged == ()
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
+
+
+def test_texts_are_judged_again_only_where_a_rule_has_changed(sources, judged, tmp_path):
+    build(sources, tmp_path / "out", names=("a", "c"))
+    assert set(judged) == {"a", "c"}
+    judged.clear()
+    build(sources, tmp_path / "out")
+    assert set(judged) == {"b"}
+    judged.clear()
+    build(sources, tmp_path / "out", overwrite=True, mixture={"per_source": 5}, fractions=CHANGES["fractions"])
+    assert judged == []
+    changed = {"quality": {"skip": ["placeholder_answer"]}, "mask_personal_data": False}
+    build(sources, tmp_path / "out", overwrite=True, **changed)
+    assert set(judged) == set(NAMES)
+    build(sources, tmp_path / "whole", **changed)
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("ending", [".arrow", ".json"])
+def test_damaged_judgements_are_made_again(ending, sources, reads, judged, tmp_path):
+    build(sources, tmp_path / "out", names=("a", "b"))
+    damaged = next((tmp_path / "out/.cache").glob(f"a-*/judged-*{ending}"))
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    reads.clear()
+    judged.clear()
+    assert build(sources, tmp_path / "out").unchanged == ("a", "b")
+    assert (reads, set(judged)) == (["c"], {"a", "c"})
+    build(sources, tmp_path / "whole")
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_images_are_hashed_once(damaged, sources, hashed, tmp_path):
+    compared: dict = {"near_duplicates": {"images": "any_text"}}
+    build(sources, tmp_path / "out", names=("a",), **compared)
+    assert hashed == [1]
+    if damaged:
+        (kept,) = (tmp_path / "out/.cache").glob("image-hashes-*")
+        kept.write_bytes(kept.read_bytes()[:-9] + b"unlikely?")
+    Image.effect_noise((60, 40), 50).save(sources / "other.jpg")
+    with (sources / "b.jsonl").open("a") as stream:
+        stream.write('{"question": "And this?", "answer": "Other noise.", "image": "other.jpg"}\n')
+    hashed.clear()
+    build(sources, tmp_path / "out", **compared)
+    assert hashed == [2 if damaged else 1]
+    build(sources, tmp_path / "whole", **compared)
     assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
 
 
