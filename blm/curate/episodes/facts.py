@@ -228,8 +228,12 @@ def _fastest(batch: _Batch, values: np.ndarray, reach: np.ndarray, apart: int) -
     together = batch.together(apart)
     fastest = np.zeros(len(together), np.float32)
     for axis, signal in batch.arm_signals(values):
-        np.fmax(fastest, np.abs(signal[apart:] - signal[: len(together)]) / reach[axis], out=fastest)
-    return batch.largest(fastest * together)
+        displacement = signal[apart:] - signal[: len(together)]
+        np.abs(displacement, out=displacement)
+        displacement /= np.float32(reach[axis])
+        np.fmax(fastest, displacement, out=fastest)
+    fastest *= together
+    return batch.largest(fastest)
 
 
 def _longest_at_limit(batch: _Batch) -> np.ndarray:

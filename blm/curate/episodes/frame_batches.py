@@ -6,7 +6,8 @@ frame is touched in Python. Where a file cannot be read, the files are gone thro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from blm.curate.engine import few_at_once
 from blm.curate.episodes.footers import parquet_list
 from blm.curate.episodes.frames import (
     Columns,
@@ -43,9 +45,11 @@ class Resources:
     spill: Path | None = None
 
     def rows_at_once(self, values_per_row: int) -> int:
-        """Rows of float32 values that a quarter of the memory holds with all that is computed from them."""
+        """Rows of float32 values that half of the memory holds with all that is computed from them, once per thread
+        and once more."""
         least, most = _ROWS_AT_ONCE
-        return max(least, min(most, self.memory_bytes // 4 // (4 * values_per_row * _COPIES)))
+        batches = 2 * (self.threads + 1)
+        return max(least, min(most, self.memory_bytes // batches // (4 * values_per_row * _COPIES)))
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         settings: dict[str, str | bool | int | float | list[str]] = {
@@ -84,6 +88,23 @@ def read_batches[Result](
             break
     unreadable: dict[str, str] = {}
     return consume(_one_by_one(files, columns, resources, unreadable)), unreadable
+
+
+def in_threads[Result](
+    function: Callable[[Frames], Result], batches: Iterable[Frames], resources: Resources
+) -> Iterator[Result]:
+    """The function's results in order, of as many batches at a time as there are threads; NumPy lets others run."""
+    if resources.threads == 1:
+        yield from map(function, batches)
+        return
+    with ThreadPoolExecutor(resources.threads) as pool:
+        yield from few_at_once(
+            batches,
+            lambda frames: pool.submit(function, frames),
+            Future.result,
+            resources.threads + 1,
+            Future.cancel,
+        )
 
 
 def _streamed(

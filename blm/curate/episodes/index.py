@@ -25,7 +25,7 @@ from blm.curate.episodes.config import DatasetSource
 from blm.curate.episodes.facts import episode_facts
 from blm.curate.episodes.features import infer_features
 from blm.curate.episodes.footers import table_problems
-from blm.curate.episodes.frame_batches import DEFAULT_RESOURCES, Resources, read_batches
+from blm.curate.episodes.frame_batches import DEFAULT_RESOURCES, Resources, in_threads, read_batches
 from blm.curate.episodes.frames import Columns, Frames, no_frames, values_per_row
 from blm.curate.episodes.instructions import (
     MAX_INSTRUCTION_CHARACTERS,
@@ -122,7 +122,7 @@ def index_dataset(
     facts, unreadable = _all_facts(rows, columns, embodiment, info, idle_speed, resources)
     if with_object_starts:
         _add_object_starts(rows, unreadable, info, meta)
-    digests = file_digests(root)
+    digests = file_digests(root, resources.threads)
     return DatasetIndex(
         name=name,
         path=root,
@@ -252,9 +252,11 @@ def _all_facts(
     """Facts of every episode that can be read, in one table; and the files that cannot, with why."""
     rate_hz = float(info["fps"])
 
+    def facts(frames: Frames) -> pa.Table:
+        return episode_facts(frames, embodiment, rate_hz, idle_speed)
+
     def facts_of(batches: Iterator[Frames]) -> pa.Table:
-        parts = [episode_facts(frames, embodiment, rate_hz, idle_speed) for frames in batches]
-        return pa.concat_tables(parts or [episode_facts(no_frames(columns), embodiment, rate_hz, idle_speed)])
+        return pa.concat_tables([*in_threads(facts, batches, resources)] or [facts(no_frames(columns))])
 
     announced: Counter[str] = Counter()
     for row in rows:
@@ -262,8 +264,8 @@ def _all_facts(
             announced[row["data_file"]] += max(0, row["length"])
     most = values_per_row(columns, info["features"])
     refused = table_problems({file: _MORE_ROWS + 10 * frames for file, frames in announced.items()}, most)
-    facts, unreadable = read_batches(sorted(set(announced) - set(refused)), columns, resources, facts_of)
-    return facts, unreadable | refused
+    found, unreadable = read_batches(sorted(set(announced) - set(refused)), columns, resources, facts_of)
+    return found, unreadable | refused
 
 
 def _add_object_starts(

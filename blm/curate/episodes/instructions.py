@@ -6,7 +6,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 from blm.schemas.printable import plain_text
 from blm.schemas.task import load_task, task_names
@@ -20,6 +20,7 @@ _NAMED_THING = re.compile(rf"\b({_COLOURS}) (?:{_THINGS})s?\b")
 _SAME_COLOUR = {"gray": "grey"}
 
 
+@lru_cache(maxsize=1024)  # a dataset has a few, and says them in every episode
 def normalised_instruction(text: str) -> str:
     """One text for all spellings: single blanks, lower case, no final full stop, composed Unicode characters.
 
@@ -29,6 +30,7 @@ def normalised_instruction(text: str) -> str:
     return plain.rstrip(".").rstrip() if not plain.endswith("...") else plain
 
 
+@lru_cache(maxsize=1024)
 def slug(text: str) -> str:
     """Letters and digits, joined by hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

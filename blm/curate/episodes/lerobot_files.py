@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -321,7 +322,7 @@ def read_subtasks(root: Path) -> tuple[str, ...]:
     return tuple(names.get(index, "") for index in range(max(names, default=0) + 1))
 
 
-def file_digests(root: Path) -> dict[str, str]:
+def file_digests(root: Path, threads: int = 1) -> dict[str, str]:
     """SHA-256 of each of the dataset's files, by its path within the dataset."""
     patterns = (
         "meta/info.json",
@@ -332,15 +333,17 @@ def file_digests(root: Path) -> dict[str, str]:
         "videos/**/*",
     )
     files = sorted(path for pattern in patterns for path in root.glob(pattern) if path.is_file())
-    digests = {}
-    for path in files:
-        try:
-            digests[path.relative_to(root).as_posix()] = file_sha256(path)
-        except OSError as error:
-            raise DatasetError(
-                f"{path} cannot be read: {error.strerror}.", "Mend its permissions."
-            ) from error
-    return digests
+    inside = len((root / "x").as_posix()) - 1
+    with ThreadPoolExecutor(threads) as pool:
+        digests = pool.map(_digest, files)
+        return {path.as_posix()[inside:]: digest for path, digest in zip(files, digests, strict=True)}
+
+
+def _digest(path: Path) -> str:
+    try:
+        return file_sha256(path)
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}.", "Mend its permissions.") from error
 
 
 def fingerprint(digests: Mapping[str, str]) -> str:

@@ -110,7 +110,9 @@ def test_texts_are_judged_again_only_where_a_rule_has_changed(sources, judged, t
     build(sources, tmp_path / "out")
     assert set(judged) == {"b"}
     judged.clear()
-    build(sources, tmp_path / "out", overwrite=True, mixture={"per_source": 5}, fractions=CHANGES["fractions"])
+    build(
+        sources, tmp_path / "out", overwrite=True, mixture={"per_source": 5}, fractions=CHANGES["fractions"]
+    )
     assert judged == []
     changed = {"quality": {"skip": ["placeholder_answer"]}, "mask_personal_data": False}
     build(sources, tmp_path / "out", overwrite=True, **changed)

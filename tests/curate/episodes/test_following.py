@@ -1,6 +1,9 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from blm.curate.episodes import following
 from blm.curate.episodes.following import following_lags
 
 RATE_HZ = 20.0
@@ -83,3 +86,15 @@ def test_of_equally_good_shifts_the_smallest_counts():
 def test_seconds_follow_the_rate():
     action = sweep()
     assert lags((delayed(action, 5), action), rate_hz=50.0) == [pytest.approx(0.1)]
+
+
+@given(st.lists(st.integers(1, 120), min_size=1, max_size=6), st.integers(-9, 30), st.integers(0, 2**32 - 1))
+def test_running_sums_say_what_differences_say(lengths, frames, seed):
+    random = np.random.default_rng(seed)
+    command = np.cumsum(random.normal(0, 0.02, sum(lengths))).astype(np.float32)
+    measured = delayed(command, frames) + random.normal(0, 0.001, len(command)).astype(np.float32)
+    starts, owner = np.cumsum([0, *lengths[:-1]]), np.repeat(np.arange(len(lengths)), lengths)
+    shifts = [*range(-5, 21)]
+    expected = [following._left_over(command, measured, owner, starts, shift) for shift in shifts]
+    found = following._left_over_at(command, measured, starts, shifts)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-9)
