@@ -198,8 +198,9 @@ def true_partners(texts: list[str]) -> dict[int, set[int]]:
 
 def ours(path: Path, memory_bytes: int = 500_000_000) -> dict[int, int]:
     from blm.curate.corpus.near_text import near_duplicate_text
+    from blm.curate.corpus.sources.rows import parquet_batches
 
-    batches = pq.ParquetFile(path).iter_batches(4096, columns=["text"])
+    batches = parquet_batches(path, 4096, ["text"])
     found = near_duplicate_text((one["text"] for one in batches), THRESHOLD, memory_bytes=memory_bytes)
     removed = found.filter(pc.invert(found["kept"]))  # type: ignore[attr-defined]
     return dict(zip(removed["row"].to_pylist(), removed["partner"].to_pylist(), strict=True))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from blm.curate.corpus.config import Benchmark
+from blm.curate.corpus.sources.rows import parquet_batches
 from blm.schemas.errors import ConfigError, DatasetError
 
 QUESTIONS = ("question", "prompt", "query", "problem", "instruction", "input", "text", "sentence")
@@ -98,11 +99,8 @@ def _rows(path: Path) -> Iterator[Any]:
             with path.open(encoding="utf-8") as lines:
                 yield from (json.loads(line) for line in lines if line.strip())
         case ".parquet":
-            import pyarrow.parquet as pq
-
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(256):
-                    yield from batch.to_pylist()
+            for batch in parquet_batches(path, 256):
+                yield from batch.to_pylist()
         case ".csv" | ".tsv":
             csv.field_size_limit(sys.maxsize)
             with path.open(encoding="utf-8", newline="") as lines:

@@ -1,5 +1,8 @@
 import json
+import random
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -58,3 +61,15 @@ def test_a_playlist_that_poses_as_a_video_is_not_followed(tmp_path):
     with pytest.raises(RowError) as caught:
         video_frames(path, 3, 90, Limits(), "video")
     assert caught.value.reason == "bad_media"
+
+
+def test_a_parquet_file_is_not_in_memory_whole(tmp_path):
+    path = tmp_path / "images.parquet"
+    images = [random.Random(number).randbytes(20_000) for number in range(1000)]
+    pq.write_table(pa.table({"image": images}), path, row_group_size=50)
+    before, most = pa.total_allocated_bytes(), 0
+    for number, row in enumerate(read_rows(path, Limits())):
+        assert row["image"] == images[number]
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert number == 999
+    assert most < 5e6, f"{most / 1e6:.0f} MB of 20"

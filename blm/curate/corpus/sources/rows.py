@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +22,7 @@ from blm.schemas.errors import DatasetError
 ROW_FILE_ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".parquet")
 _CHUNK_BYTES = 1 << 20
 _BATCH_ROWS = 64
+_BUFFER_BYTES = 1 << 20
 _AFTER_VALUES = frozenset(" \t\r\n,]")
 
 
@@ -214,11 +215,16 @@ def _csv_rows(path: Path, limit: int) -> Iterator[Any]:
 
 def _parquet_rows(path: Path) -> Iterator[Any]:
     try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
-                yield from checked_rows(batch)
+        for batch in parquet_batches(path, _BATCH_ROWS):
+            yield from checked_rows(batch)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DatasetError(f"{path} is not readable as Parquet: {error}", "Mend or remove it.") from error
+
+
+def parquet_batches(path: Path, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """The batches of a Parquet file. By default pyarrow keeps all that it has read, the whole file in the end."""
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES) as file:
+        yield from file.iter_batches(rows, columns=columns, use_threads=False)
 
 
 def checked_rows(batch: pa.RecordBatch) -> Iterator[Any]:
