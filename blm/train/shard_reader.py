@@ -16,11 +16,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from blm.schemas.embodiment import load_embodiment
 from blm.schemas.errors import ConfigError, UnknownNameError
 from blm.train.epoch_order import BatchOrder, EpochOrder, permuted
 from blm.train.loader import Batch, Loader
@@ -72,7 +74,8 @@ class ShardReader:
         future: also give the images this many frames ahead, at most to the episode's end.
         layout: 'HWC', or 'CHW' as a transposed view (channels last in memory).
         frame_stride: every n-th frame starts a window.
-        embodiments: names whose places are the embodiment ids; default: those of the build, sorted.
+        embodiments: names whose places are the embodiment ids; default: those with training samples, sorted, and then
+            those that only this split holds (a held-out robot).
         epochs: end after so many; the last batch may then be smaller. Default: never end.
         cache: folder for whole copies of the shards of a remote build; default: read ranges of bytes.
 
@@ -123,10 +126,8 @@ class ShardReader:
         self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size
         self.actions, self.augment, self.layout, self.epochs = actions, augment, layout, epochs
         self.with_future = future is not None
-        statistics = self.build.manifest.statistics
-        self._relative = RelativeActions(
-            [statistics[name].gripper_index for name in self.windows.embodiments]
-        )
+        if actions == "relative":
+            self._relative  # noqa: B018 - says now what is missing, not at the first batch
         self._has_camera = np.array(
             [[camera in segment.meta.cameras for camera in self.cameras] for segment in self.windows.segments]
         ).reshape(len(self.windows.segments), len(self.cameras))
@@ -224,6 +225,10 @@ class ShardReader:
             )
         self.order.load_state_dict({**state, "batches": batches})
 
+    @cached_property
+    def _relative(self) -> RelativeActions:
+        return RelativeActions([_gripper_index(self.windows, name) for name in self.windows.embodiments])
+
     def _positions(self, number: int) -> np.ndarray:
         positions = self.order.positions(number)
         if self.epochs is not None:
@@ -265,6 +270,21 @@ def _cameras(windows: Windows, asked: Sequence[str] | None) -> tuple[str, ...]:
             "Give cameras=(…); a sample without one gets a black image.",
         )
     return tuple(camera for camera in every[0] if camera in common)
+
+
+def _gripper_index(windows: Windows, embodiment: str) -> int:
+    """As the build's statistics say; of a robot without training samples as the robot's own description says."""
+    statistics = windows.build.manifest.statistics
+    if embodiment in statistics:
+        return statistics[embodiment].gripper_index
+    try:
+        return load_embodiment(embodiment).gripper_index
+    except UnknownNameError as error:
+        raise ConfigError(
+            f"'{embodiment}' has no training samples in {windows.build.folder}, and no description says which of its "
+            "axes is the gripper.",
+            "Read absolute actions.",
+        ) from error
 
 
 def _image_size(windows: Windows, asked: int | tuple[int, int] | None) -> tuple[int, int]:

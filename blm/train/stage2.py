@@ -292,7 +292,17 @@ def _validate(
     assert isinstance(model, FlowPolicy)
     if not config.validation_windows or not build.manifest.splits.get("val"):
         return {}
-    windows = _windows(config, build, "val")
+    known = [segment for segment in build.segments("val") if segment.meta.embodiment in transforms.names]
+    if not known:  # of robots that no training sample shows
+        return {}
+    windows = Windows(
+        build,
+        "val",
+        config.horizon,
+        frame_stride=config.frame_stride,
+        embodiments=transforms.names,
+        others="leave",
+    )
     count = min(len(windows), config.validation_windows)
     chosen = EpochOrder(len(windows), count, config.seed).at(np.arange(count))
     model.eval()

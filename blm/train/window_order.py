@@ -10,6 +10,9 @@ from blm.train.mixture_order import MixtureOrder, group_items, mixture_weights
 from blm.train.shard_build import Segment
 from blm.train.windows import Windows
 
+TRAINING_SPLIT = "train"
+"""Mixtures are of training windows; what is evaluated is not weighted unless that is asked for."""
+
 
 def window_order(
     windows: Windows,
@@ -23,18 +26,16 @@ def window_order(
     """The order in which a split's windows are drawn.
 
     `mixture` is None (each window once per epoch), weights by `<dataset>/<embodiment>/<task>` or by patterns of that
-    (`*/panda/*`), or 'manifest': what the build was made with. A build without a mixture, or with the natural one,
-    has each window once per epoch.
+    (`*/panda/*`), or 'manifest': what the build was made with, for its training split. Another split, a build without
+    a mixture, or with the natural one, has each window once per epoch.
 
     Raises:
         UnknownNameError, ConfigError: the weights do not fit the split's groups.
     """
     stored = windows.build.manifest.mixture
     if mixture == "manifest":
-        mixture = None if stored is None or stored.strategy == "natural" else stored.weights
-        if mixture is not None:
-            present = {_group(segment) for segment in windows.segments}
-            mixture = {name: weight for name, weight in mixture.items() if name in present}
+        natural = stored is None or stored.strategy == "natural" or windows.split != TRAINING_SPLIT
+        mixture = None if natural else stored.weights
     if mixture is None:
         return EpochOrder(len(windows), batch_size, seed, part=part, parts=parts)
     groups = group_items([_group(segment) for segment in windows.segments], windows.window_segment)

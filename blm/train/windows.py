@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
 from blm.schemas.errors import ConfigError, DatasetError, UnknownNameError
 from blm.schemas.shard import ACTION_SUFFIX, STATE_SUFFIX
-from blm.train.shard_build import ImageAddress, ShardBuild
+from blm.train.shard_build import ImageAddress, Segment, ShardBuild
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class Windows:
     rounded down to a multiple of `frame_stride`, so that only every `frame_stride`-th frame is ever looked at.
     States and actions of the split are kept in memory (48 bytes a frame for six axes); images stay where they are.
 
+    Args:
+        embodiments: names whose places are the embodiment ids; default: those with training samples, sorted, and then
+            those that only this split holds, so that a robot has the same id in every split.
+        others: what becomes of samples of embodiments that are not listed: 'refuse', or 'leave' them out.
+
     Raises:
         ConfigError: the horizon or the stride is below 1.
         UnknownNameError: the build has no such split, or the split an embodiment that is not listed.
@@ -60,15 +66,18 @@ class Windows:
         frame_stride: int = 1,
         future_offset: int | None = None,
         embodiments: Sequence[str] | None = None,
+        others: Literal["refuse", "leave"] = "refuse",
     ) -> None:
         if horizon < 1 or frame_stride < 1:
             raise ConfigError(f"horizon ({horizon}) and frame_stride ({frame_stride}) must be at least 1.")
         self.build, self.split, self.horizon, self.frame_stride = build, split, horizon, frame_stride
         self.future_offset = horizon if future_offset is None else future_offset
         self.segments = build.segments(split)
+        if embodiments is not None and others == "leave":
+            self.segments = tuple(one for one in self.segments if one.meta.embodiment in embodiments)
         if not self.segments:
             raise DatasetError(f"{build.folder}: split '{split}' has no samples.", "Collect more episodes.")
-        self.embodiments = tuple(embodiments or sorted(build.manifest.statistics))
+        self.embodiments = tuple(embodiments or _embodiments(build, self.segments))
         self._read()
 
     def __len__(self) -> int:
@@ -169,8 +178,9 @@ class Windows:
         for segment in self.segments:
             if segment.meta.embodiment not in known:
                 raise UnknownNameError("embodiment", segment.meta.embodiment, known)
-        statistics = self.build.manifest.statistics
-        counts = [len(statistics[name].axis_names) for name in self.embodiments]
+        axis_names = {segment.meta.embodiment: segment.meta.axis_names for segment in self.segments}
+        axis_names |= {name: one.axis_names for name, one in self.build.manifest.statistics.items()}
+        counts = [len(axis_names.get(name, ())) for name in self.embodiments]
         axes = max(counts)
         self._axis_mask = np.arange(axes) < np.array(counts)[:, None]
         self._embodiment = np.array([known[s.meta.embodiment] for s in self.segments], dtype=np.int64)
@@ -193,3 +203,8 @@ class Windows:
         starts = [np.arange(0, length, self.frame_stride) for length in self._length]
         self._window_frame = np.concatenate(starts).astype(np.int64)
         self.window_segment = np.repeat(np.arange(len(starts)), [len(s) for s in starts])
+
+
+def _embodiments(build: ShardBuild, segments: Sequence[Segment]) -> list[str]:
+    trained = sorted(build.manifest.statistics)
+    return trained + sorted({segment.meta.embodiment for segment in segments} - set(trained))

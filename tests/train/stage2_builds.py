@@ -14,7 +14,7 @@ import simplejpeg
 import torch
 
 from blm.schemas.embodiment import load_embodiment
-from blm.schemas.manifest import AxisStatistics, Counts, EmbodimentStatistics, Manifest
+from blm.schemas.manifest import AxisStatistics, Counts, EmbodimentStatistics, Manifest, read_manifest
 from blm.schemas.shard import IndexRow, SegmentMeta, ShardRow, shard_row_columns
 from blm.train.backbone import IntentTokens
 
@@ -129,6 +129,17 @@ def make_build(
         statistics={name: _statistics(name, arrays[name], tuple(cameras)) for name in embodiments},
         fingerprint=f"build-{seed}",
     ).write(folder)
+    return folder
+
+
+def without_training_samples(folder: Path, embodiment: str) -> Path:
+    """Take an embodiment out of a build's training split, as where all of its episodes are held out."""
+    manifest = read_manifest(folder)
+    kept = {name: one for name, one in manifest.statistics.items() if name != embodiment}
+    index = parquet.read_table(folder / "index.parquet")
+    rows = [row for row in index.to_pylist() if not row["shard"].startswith(f"train-{embodiment}-")]
+    parquet.write_table(pa.Table.from_pylist(rows, schema=index.schema), folder / "index.parquet")
+    manifest.model_copy(update={"statistics": kept}).write(folder)
     return folder
 
 

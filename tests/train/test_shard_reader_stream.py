@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from blm.schemas.errors import ConfigError, DatasetError, UnknownNameError
 from blm.schemas.manifest import Mixture, read_manifest
 from blm.train.image_processes import WorkerError
-from blm.train.shard_reader import EpochOrder, ShardBuild, ShardReader
+from blm.train.shard_reader import EpochOrder, MixtureOrder, ShardBuild, ShardReader
 from tests.train.batch_digests import brighter, digest
-from tests.train.stage2_builds import SIZE, make_build
+from tests.train.stage2_builds import SIZE, make_build, without_training_samples
 
 # Other libraries' threads are idle when the reader forks, and what it forks uses none of them.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
@@ -81,6 +81,36 @@ def test_a_camera_that_a_robot_lacks_is_black_and_masked(tmp_path: Path) -> None
         assert batch["images"][has_front].any(axis=(2, 3, 4)).all()
     with pytest.raises(UnknownNameError, match="front, top"):
         ShardReader(tmp_path, cameras=("side",))
+
+
+def test_a_robot_without_training_samples_can_be_read(tmp_path: Path) -> None:
+    whole = make_build(tmp_path / "whole", embodiments=("so100", "xarm7"))
+    folder = without_training_samples(make_build(tmp_path / "held", embodiments=("so100", "xarm7")), "xarm7")
+    assert ShardReader(folder).windows.embodiments == ("so100",)
+    for actions in ("absolute", "relative"):
+        found, expected = (
+            ShardReader(one, "val", batch_size=200, epochs=1, actions=actions) for one in (folder, whole)
+        )
+        assert found.windows.embodiments == ("so100", "xarm7")
+        batch, same = next(found), next(expected)
+        assert set(batch["embodiment"].tolist()) == {0, 1}
+        for name in ("images", "state", "action", "axis_mask", "embodiment"):
+            assert np.array_equal(batch[name], same[name])
+    with pytest.raises(UnknownNameError, match="xarm7"):
+        ShardReader(folder, "val", embodiments=("so100",))
+
+
+def test_which_axis_is_the_gripper_has_to_be_known_for_relative_actions(tmp_path: Path, monkeypatch) -> None:
+    folder = without_training_samples(make_build(tmp_path, embodiments=("so100", "xarm7")), "xarm7")
+    monkeypatch.setattr("blm.train.shard_reader.load_embodiment", _nobody)
+    assert ShardReader(folder, "val").windows.axes == 8
+    assert ShardReader(folder, "train", actions="relative")
+    with pytest.raises(ConfigError, match="'xarm7' has no training samples"):
+        ShardReader(folder, "val", actions="relative")
+
+
+def _nobody(name: str):
+    raise UnknownNameError("embodiment", name, ())
 
 
 def merge(folder: Path, other: Path) -> None:
@@ -229,9 +259,9 @@ def test_the_manifest_decides_the_mixture(tmp_path: Path) -> None:
     seen = np.concatenate([next(reader)["embodiment"] for _ in range(20)])
     assert abs((seen == 0).mean() - 0.9) < 0.005
     assert isinstance(ShardReader(tmp_path, mixture=None).order, EpochOrder)
-    assert ShardReader(
-        tmp_path, "val", mixture=None
-    ).order.count  # a split without these groups can still be read
+    assert isinstance(ShardReader(tmp_path, "val").order, EpochOrder)
+    weighted = ShardReader(tmp_path, "val", mixture={"*/so100/*": 3, "*": 1})
+    assert isinstance(weighted.order, MixtureOrder)
     natural = Mixture(strategy="natural", weights=weights)
     manifest.model_copy(update={"mixture": natural}).write(tmp_path)
     assert isinstance(ShardReader(tmp_path).order, EpochOrder)

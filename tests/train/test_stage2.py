@@ -14,7 +14,7 @@ from blm.train import stage2
 from blm.train.recipes import stage2_config
 from blm.train.stage2 import Stage2Config, load_policy, train_stage2, trained_pairs, training_actions
 from blm.train.transforms import Transforms
-from tests.train.stage2_builds import SIZE, FakeBackbone, make_build, picture
+from tests.train.stage2_builds import SIZE, FakeBackbone, make_build, picture, without_training_samples
 
 GOLDEN = Path(__file__).parent / "golden" / "stage2_losses.json"
 
@@ -104,6 +104,14 @@ def test_windows_are_drawn_in_the_shares_of_the_splits_or_in_those_asked_for(
     robots = np.concatenate(drawn)
     assert len(robots) == 13 * 8
     assert (robots == 0).mean() == pytest.approx(expected, abs=0.03)
+
+
+def test_validation_leaves_out_robots_that_no_training_sample_shows(splits: Path, tmp_path: Path) -> None:
+    held = make_build(tmp_path / "held", embodiments=("so100", "xarm7"))
+    without_training_samples(held, "xarm7")
+    summary = train_stage2(config(held, tmp_path / "run", steps="1"))
+    both = train_stage2(config(splits, tmp_path / "both", steps="1"))
+    assert 0 < summary.validation["windows"] < both.validation["windows"]
 
 
 def test_a_mixture_of_what_is_not_there_is_named(splits: Path, tmp_path: Path) -> None:
