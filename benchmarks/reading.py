@@ -32,6 +32,7 @@ import numpy as np
 CAMERAS = ("top", "wrist")
 SOURCES = {"640×480": (640, 480), "256×256": (256, 256)}
 SIDE, HORIZON, BATCH, WORKERS = 224, 16, 16, 2
+LOOK_EVERY_S = 0.5
 EPISODES, FRAMES, RATE = 8, 100, 20
 STREAMING_BUFFER = 200
 READERS = {
@@ -216,23 +217,35 @@ def measure(reader: str, folder: Path, seconds: float) -> dict[str, Any]:
     stream = {"ours": ours, "shuffled": shuffled, "streaming": streaming}[reader](folder)
     for _ in range(2 * WORKERS + 2):
         next(stream)
-    tree = [psutil.Process(), *psutil.Process().children(recursive=True)]
-    used: dict[int, float] = {}
+    used: dict[psutil.Process, float] = {}
+
+    def family() -> list[psutil.Process]:
+        return [psutil.Process(), *psutil.Process().children(recursive=True)]
 
     def cpu_s() -> float:
-        for process in tree:
-            # A helper process that has ended keeps what it had used.
+        """A helper process that has ended, as those of `datasets` do after every pass, keeps what it had used."""
+        for process in family():
             with suppress(psutil.NoSuchProcess):
-                used[process.pid] = sum(process.cpu_times()[:2])
+                used[process] = sum(process.cpu_times()[:2])
         return sum(used.values())
 
+    def memory_mb() -> float:
+        total = 0
+        for process in family():
+            with suppress(psutil.NoSuchProcess):
+                total += process.memory_full_info().pss
+        return total / 2**20
+
     samples, cpu, began = 0, cpu_s(), time.perf_counter()
+    looked, memory = began, memory_mb()
     for size in stream:
         samples += size
-        if time.perf_counter() - began > seconds:
+        if (now := time.perf_counter()) - looked > LOOK_EVERY_S:
+            cpu_s()
+            looked, memory = now, max(memory, memory_mb())
+        if now - began > seconds:
             break
     wall, cpu = time.perf_counter() - began, cpu_s() - cpu
-    memory = sum(process.memory_full_info().pss for process in tree if process.is_running()) / 2**20
     found: dict[str, Any] = {"per_s": samples / wall, "cpu_ms": 1000 * cpu / samples, "memory_mb": memory}
     found["backend"] = "JPEG" if reader == "ours" else video_backend()
     return found | ({"decode_ms": decode_ms(folder)} if reader == "ours" else {})
