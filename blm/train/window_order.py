@@ -34,8 +34,8 @@ def window_order(
     """
     stored = windows.build.manifest.mixture
     if mixture == "manifest":
-        natural = stored is None or stored.strategy == "natural" or windows.split != TRAINING_SPLIT
-        mixture = None if natural else stored.weights
+        shared = stored is not None and stored.strategy != "natural" and windows.split == TRAINING_SPLIT
+        mixture = stored.weights if stored is not None and shared else None
     if mixture is None:
         return EpochOrder(len(windows), batch_size, seed, part=part, parts=parts)
     groups = group_items([_group(segment) for segment in windows.segments], windows.window_segment)

@@ -15,6 +15,9 @@ _LEAST_FRAMES = 5
 _FIT = 0.2
 """A shift explains the path only where it leaves at most this share of its variance."""
 
+_FARTHEST = 1e3
+"""Ranges of an axis. Running sums go over all episodes: one that jumps farther would take the others' precision."""
+
 
 def following_lags(
     state: np.ndarray,
@@ -37,12 +40,9 @@ def following_lags(
         spans: (A,) range of each axis, axis units.
     """
     command, measured, covered = _widest_axis(state, action, starts, owner, spans)
-    variance = _spread(command, np.ones(len(command), bool), starts)
+    variance = _variance(command, starts)
     shifts = sorted(range(-round(_EARLIEST_S * rate_hz), round(_LATEST_S * rate_hz) + 1), key=abs)
-    if np.isfinite(command).all() and np.isfinite(measured).all():
-        left = _left_over_at(command, measured, starts, shifts)
-    else:
-        left = np.stack([_left_over(command, measured, owner, starts, shift) for shift in shifts])
+    left = _left_over(command, measured, starts, shifts)
     smallest = left.min(axis=0)
     best = np.array(shifts)[(left <= 1.05 * smallest + 1e-7).argmax(axis=0)] / rate_hz
     unknown = (covered < _LEAST_RANGE) | ~(smallest <= _FIT * variance)
@@ -62,18 +62,25 @@ def _widest_axis(
     return action[chosen, rows] / scale, state[chosen, rows] / scale, covered.max(axis=0)
 
 
-def _left_over_at(
+def _left_over(
     command: np.ndarray, measured: np.ndarray, starts: np.ndarray, shifts: list[int]
 ) -> np.ndarray:
-    """`_left_over` at every shift, (S, E), of finite values: Σ(m − c)² is Σm² + Σc² − 2Σmc, and but for Σmc sums over
-    part of an episode are differences of running sums. A fifth of the cost."""
+    """(S, E) variance of the measured path, so many frames later, about the commanded one; inf for too few frames, and
+    where an episode has values that are not finite or too far off.
+
+    Σ(m − c)² is Σm² + Σc² − 2Σmc, and but for Σmc sums over part of an episode are differences of running sums, which
+    takes a fifth of the time that sums of differences do.
+    """
     rows = np.diff([*starts, len(command)])
     command, measured = (_centred(values, starts, rows) for values in (command, measured))
+    usable = _within(command, starts) & _within(measured, starts)
+    if not usable.all():
+        command, measured = (np.where(np.repeat(usable, rows), values, 0) for values in (command, measured))
     sums = [_running_sum(values) for values in (command, measured, command * command, measured * measured)]
     product = np.zeros(len(command) + 1)
     left = np.full((len(shifts), len(starts)), np.inf)
     for found, shift in zip(left, shifts, strict=True):
-        told = rows - abs(shift) >= _LEAST_FRAMES
+        told = usable & (rows - abs(shift) >= _LEAST_FRAMES)
         count = (rows - abs(shift))[told]
         of_command, of_measured = starts[told] + max(0, -shift), starts[told] + max(0, shift)
         length = max(0, len(command) - abs(shift))
@@ -95,29 +102,17 @@ def _centred(values: np.ndarray, starts: np.ndarray, rows: np.ndarray) -> np.nda
     return values - np.repeat(np.add.reduceat(values, starts) / rows, rows)
 
 
+def _within(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """(E,) bool: all of an episode's values are numbers of a size that an axis can have."""
+    return np.maximum.reduceat(np.abs(values), starts) <= _FARTHEST
+
+
 def _running_sum(values: np.ndarray) -> np.ndarray:
     """(N + 1,) the sum of all values before each place."""
     return np.concatenate([[0.0], np.cumsum(values)])
 
 
-def _left_over(
-    command: np.ndarray, measured: np.ndarray, owner: np.ndarray, starts: np.ndarray, shift: int
-) -> np.ndarray:
-    """(E,) variance of the measured path, `shift` frames later, about the commanded one; inf for too few frames."""
-    count = len(owner)
-    early, late = max(0, -shift), max(0, shift)
-    length = max(0, count - abs(shift))
-    difference = np.zeros(count, np.float32)
-    valid = np.zeros(count, bool)
-    difference[:length] = measured[late : late + length] - command[early : early + length]
-    valid[:length] = owner[late : late + length] == owner[early : early + length]
-    return _spread(difference, valid & np.isfinite(difference), starts, least=_LEAST_FRAMES)
-
-
-def _spread(values: np.ndarray, valid: np.ndarray, starts: np.ndarray, least: int = 1) -> np.ndarray:
-    """(E,) variance of the valid rows of each episode; inf where fewer than `least` are."""
-    kept = np.where(valid, values, 0).astype(np.float64)
-    number = np.add.reduceat(valid.astype(np.int64), starts)
-    mean = np.add.reduceat(kept, starts) / np.maximum(number, 1)
-    square = np.add.reduceat(kept * kept, starts) / np.maximum(number, 1)
-    return np.where(number < least, np.inf, np.maximum(square - mean * mean, 0))
+def _variance(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """(E,) of each episode."""
+    rows = np.diff([*starts, len(values)])
+    return np.add.reduceat(_centred(values, starts, rows) ** 2, starts) / rows

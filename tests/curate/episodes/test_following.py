@@ -93,8 +93,37 @@ def test_running_sums_say_what_differences_say(lengths, frames, seed):
     random = np.random.default_rng(seed)
     command = np.cumsum(random.normal(0, 0.02, sum(lengths))).astype(np.float32)
     measured = delayed(command, frames) + random.normal(0, 0.001, len(command)).astype(np.float32)
-    starts, owner = np.cumsum([0, *lengths[:-1]]), np.repeat(np.arange(len(lengths)), lengths)
+    starts = np.cumsum([0, *lengths[:-1]])
     shifts = [*range(-5, 21)]
-    expected = [following._left_over(command, measured, owner, starts, shift) for shift in shifts]
-    found = following._left_over_at(command, measured, starts, shifts)
+    ends = [*starts[1:], len(command)]
+    expected = [
+        [
+            _variance_of_difference(command[a:b], measured[a:b], shift)
+            for a, b in zip(starts, ends, strict=True)
+        ]
+        for shift in shifts
+    ]
+    found = following._left_over(command, measured, starts, shifts)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-9)
+
+
+def _variance_of_difference(command: np.ndarray, measured: np.ndarray, shift: int) -> float:
+    """Of the measured path, `shift` frames later, about the commanded one, as it is defined."""
+    length = len(command) - abs(shift)
+    if length < 5:
+        return np.inf
+    ahead, behind = command[max(0, -shift) :][:length], measured[max(0, shift) :][:length]
+    return float(np.var(behind.astype(np.float64) - ahead))
+
+
+@pytest.mark.parametrize("glitch", [1e12, 1e30, np.nan])
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_wild_reading_in_one_episode_does_not_touch_the_others(glitch, side):
+    """Running sums go over all episodes: one huge value would take the precision of the rest."""
+    action = sweep()
+    wild = [delayed(action, 2), action.copy()]
+    wild[side] = np.array(wild[side])
+    wild[side][40, 0] = glitch
+    found = lags((delayed(action, 3), action), (wild[0], wild[1]), (delayed(action, 5), action))
+    assert np.isnan(found[1])
+    assert found[::2] == [pytest.approx(0.15), pytest.approx(0.25)]
