@@ -182,6 +182,7 @@ def test_questions_about_one_episode_stay_in_one_split(corpus):
     assert all(len(found) == 1 for found in splits.values())
 
 
+@pytest.mark.usefixtures("drawn_charts")
 def test_the_same_inputs_in_any_order_give_the_same_bytes(rows, stacking, tmp_path):
     sources = [f"llava:{rows}", f"lerobot:{stacking}"]
     one = build_corpus(config_for(*sources, output=tmp_path / "one", questions_per_episode=5))

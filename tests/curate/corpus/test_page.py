@@ -88,6 +88,7 @@ def test_other_answers_are_not_drawn(answer):
     assert not np.asarray(image).any()
 
 
+@pytest.mark.usefixtures("drawn_charts")
 def test_the_page_shows_what_the_mixture_changed(tmp_path):
     for name, count in (("large", 30), ("small", 3)):
         rows = [{"question": f"What is {name} number {n}?", "answer": f"It is {n}."} for n in range(count)]

@@ -19,6 +19,8 @@ from blm.schemas.manifest import (
     Mixture,
 )
 
+pytestmark = pytest.mark.usefixtures("drawn_charts")
+
 
 class Text(HTMLParser):
     def __init__(self):
