@@ -131,8 +131,8 @@ FAULTS = {
     "idle_gripper": {"gripper_range": 0.0},
 }
 NAMES = cast(list[Reason], list(FAULTS))
-DROPPING = [reason for reason in NAMES if RULES[reason].severity == "drop"]
-WARNING = [reason for reason in NAMES if RULES[reason].severity == "warn"]
+DROPPING: list[Reason] = [reason for reason in NAMES if RULES[reason].severity == "drop"]
+WARNING: list[Reason] = [reason for reason in NAMES if RULES[reason].severity == "warn"]
 ELSEWHERE = {"unreadable_video", "near_duplicate", "black_frames", "frozen_frames", "blurred_frames"}
 STRICT = Thresholds(min_duration_s=0.8)
 
@@ -171,7 +171,7 @@ def checked() -> Checked:
 
 @pytest.fixture(scope="module")
 def told_to_drop() -> Checked:
-    checks = {reason: CheckSetting(severity="drop") for reason in WARNING}
+    checks: dict[Reason, CheckSetting] = {reason: CheckSetting(severity="drop") for reason in WARNING}
     return check_episodes(beside_good_ones(), STRICT, checks=checks)
 
 
