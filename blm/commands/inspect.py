@@ -84,13 +84,22 @@ def _show_datasets(datasets: Sequence[Path], config: Path | None, as_json: bool)
     built = read_splits_config(config, **settings) if config else checked(SplitsConfig, **settings)
     with progress_bar(as_json) as progress:
         inspections = inspect_datasets(built, progress)
+    usable = [one for one in inspections if not one.problem]
+    refused = len(usable) < len(inspections) and built.broken_datasets == "refuse"
     if as_json:
         print_json({"datasets": [asdict(one) for one in inspections]})
-        return
-    _print_inspections(inspections)
-    typer.echo(
-        f"next: blm curate build-splits {' '.join(str(one.path) for one in inspections)} --output splits"
-    )
+    else:
+        _print_inspections(inspections)
+        if refused:
+            typer.echo(
+                f"{len(inspections) - len(usable)} of {len(inspections)} datasets cannot be used: "
+                "a build refuses them, or goes on without: --broken-datasets skip"
+            )
+        if usable:
+            places = " ".join(str(one.path) for one in usable)
+            typer.echo(f"next: blm curate build-splits {places} --output splits")
+    if refused:
+        raise typer.Exit(1)
 
 
 def _print_inspections(inspections: Sequence[Any]) -> None:
@@ -104,7 +113,8 @@ def _print_inspections(inspections: Sequence[Any]) -> None:
     for one in inspections:
         path = printable(str(one.path))
         if one.problem:
-            typer.secho(f"{one.name}: broken, a build leaves it out. {printable(one.problem)}", fg="red")
+            typer.secho(f"{one.name}: cannot be used. {printable(one.problem)}\n", fg="red")
+        if not one.found:
             continue
         typer.echo(f"{one.name}: {one.episodes} episodes, {one.frames} frames, {path}")
         table = Table(box=None, pad_edge=False, header_style="dim")

@@ -19,7 +19,8 @@ from blm.curate.build_check import check_build
 from blm.curate.episodes.checks import FINDINGS_SCHEMA, Checked, check_episodes, with_unpacked
 from blm.curate.episodes.config import DatasetSource, SplitsConfig
 from blm.curate.episodes.dataset_folders import dataset_folders
-from blm.curate.episodes.index import DatasetIndex, dataset_names, index_dataset
+from blm.curate.episodes.index import DatasetIndex, dataset_names
+from blm.curate.episodes.inputs import contradictions, index_source
 from blm.curate.episodes.lerobot_files import INFO_FILE
 from blm.curate.episodes.pictures import picture_note
 from blm.curate.episodes.reasons import REASONS, Reason
@@ -139,7 +140,7 @@ def diagnose(
 
 def _settings(roots: list[Path], given: dict[str, Any], source: str) -> SplitsConfig:
     """The settings of a build of these datasets; what a configuration says about one of them by its path counts."""
-    said = validate(SplitsConfig, {"datasets": roots, "output": ".", **given}, source)
+    said = validate(SplitsConfig, {"datasets": roots, "output": "splits", **given}, source)
     known = {one.path.resolve(): one for one in said.datasets}
     datasets = tuple(known.get(root.resolve(), DatasetSource(path=root)) for root in roots)
     return said.model_copy(update={"datasets": datasets})
@@ -154,16 +155,11 @@ def _diagnose_datasets(
     for number, (name, source) in enumerate(zip(names, config.datasets, strict=True)):
         progress("indexing datasets", number, len(names), name)
         try:
-            datasets[name] = index_dataset(
-                source,
-                name,
-                config.thresholds.idle_speed,
-                config.cameras,
-                follow_links=config.follow_links,
-            )
+            datasets[name] = index_source(source, name, config)
         except DatasetError as error:
             problems.append(str(error))
     progress("indexing datasets", len(names), len(names))
+    problems += map(str, contradictions(datasets.values()))
     if not datasets:
         return Diagnosis(path, "datasets", 0, tuple(problems))
     episodes = pa.concat_tables([one.episodes for one in datasets.values()], promote_options="default")

@@ -12,6 +12,7 @@ from blm.cli import app
 from blm.curate.doctor import diagnose
 from tests.curate.episodes.editing import set_motion
 from tests.factories import make_dataset
+from tests.large_dataset import write_dataset
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,12 @@ def test_a_broken_dataset_beside_a_clean_one_is_1(root):
     told = json.loads(said)
     assert (code, told["examined"]) == (1, 2)
     assert ["half/meta/info.json does not exist" in one for one in told["problems"]] == [True]
+
+
+def test_a_dataset_without_cameras_is_refused_as_a_build_refuses_it(root):
+    write_dataset(root.parent / "bench", 600, 3, file_per_episode=True)
+    code, said = doctor(root.parent)
+    assert (code, "bench has no camera" in said) == (1, True)
 
 
 def test_only_what_cannot_be_read_is_1(tmp_path):

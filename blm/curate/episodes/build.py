@@ -229,7 +229,7 @@ def _statistics(config: SplitsConfig, segments: Sequence[Segment]) -> dict[str, 
         name: embodiment_statistics(
             members[0].dataset.embodiment,
             members[0].dataset.rate_hz / members[0].stride,
-            [camera.name for camera in members[0].dataset.cameras],
+            list(dict.fromkeys(camera.name for one in members for camera in one.dataset.cameras)),
             frame_sources(members, config.resources),
         )
         for name, members in sorted(training.items())

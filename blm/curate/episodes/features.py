@@ -18,7 +18,7 @@ from blm.curate.episodes.boundaries import MAX_VECTOR_LENGTH
 from blm.curate.episodes.config import DatasetSource
 from blm.curate.episodes.frame_batches import Resources
 from blm.curate.episodes.frames import Columns, time_column
-from blm.curate.episodes.lerobot_files import CameraStream, camera_streams, feature_names
+from blm.curate.episodes.lerobot_files import CameraStream, camera_streams, depth_features, feature_names
 from blm.curate.episodes.unknown_robot import describe_robot
 from blm.schemas.embodiment import Embodiment, embodiment_names, load_embodiment
 from blm.schemas.episode import (
@@ -113,6 +113,7 @@ def infer_features(
         )
         for one in streams
     ]
+    found += [Inferred("left out", name, "a depth map") for name in depth_features(info)]
     return Features(embodiment, columns, streams, tuple(found), known is not None)
 
 

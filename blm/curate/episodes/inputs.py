@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -56,7 +57,8 @@ def index_all(located: Located, engine: Engine, progress: Progress) -> Inputs:
     paths = {name: source.path for name, source in sources.items()}
     skipped = refused_or_skipped(errors, paths, config.broken_datasets)
     datasets = {name: found[name] for name in sources if name in found}
-    _check_consistent(list(datasets.values()), config)
+    for problem in contradictions(datasets.values()):
+        raise problem
     return Inputs(datasets, skipped)
 
 
@@ -72,20 +74,45 @@ class _IndexDatasets:
 
     def _indexed(self, row: dict[str, Any]) -> DatasetIndex | DatasetError:
         try:
-            dataset = index_dataset(
+            dataset = index_source(
                 DatasetSource.model_validate_json(row["source"]),
                 row["name"],
-                self.config.thresholds.idle_speed,
-                self.config.cameras,
+                self.config,
                 with_object_starts=any(axis.region for axis in self.config.held_out),
-                resources=self.config.resources,
-                follow_links=self.config.follow_links,
             )
         except DatasetError as error:
             return error
-        if not dataset.cameras:
-            return DatasetError(f"{dataset.path} has no camera.", "Stage II needs images.")
+        if self.config.image_size is None and len({(c.width, c.height) for c in dataset.cameras}) > 1:
+            return DatasetError(
+                f"{dataset.path}: its cameras differ in image size.", "Set `image_size`, or choose `cameras`."
+            )
         return dataset
+
+
+def index_source(
+    source: DatasetSource, name: str, config: SplitsConfig, *, with_object_starts: bool = False
+) -> DatasetIndex:
+    """Index one input as a build does.
+
+    Raises:
+        DatasetError: it is unusable as a whole, or has no camera.
+    """
+    dataset = index_dataset(
+        source,
+        name,
+        config.thresholds.idle_speed,
+        config.cameras,
+        with_object_starts=with_object_starts,
+        resources=config.resources,
+        follow_links=config.follow_links,
+    )
+    if not dataset.cameras:
+        raise no_camera(dataset.path)
+    return dataset
+
+
+def no_camera(path: Path) -> DatasetError:
+    return DatasetError(f"{path} has no camera.", "A build needs images.")
 
 
 def _absolute(source: DatasetSource) -> DatasetSource:
@@ -93,26 +120,27 @@ def _absolute(source: DatasetSource) -> DatasetSource:
     return source.model_copy(update={"path": source.path.absolute()})
 
 
-def _check_consistent(datasets: Sequence[DatasetIndex], config: SplitsConfig) -> None:
-    """Datasets of one embodiment share cameras, rate and image size; all cameras of a sample have one size."""
+def contradictions(datasets: Iterable[DatasetIndex]) -> list[DatasetError]:
+    """Datasets of one embodiment share its axes and a rate, without which statistics would mix what differs; which
+    cameras they have is their own affair."""
+    found: list[DatasetError] = []
     first_of: dict[str, DatasetIndex] = {}
     for dataset in datasets:
-        if config.image_size is None and len({(c.width, c.height) for c in dataset.cameras}) > 1:
-            raise DatasetError(
-                f"{dataset.path}: its cameras differ in image size.", "Set `image_size`, or choose `cameras`."
-            )
         first = first_of.setdefault(dataset.embodiment.name, dataset)
-        for what, remedy in (("cameras", "Choose `cameras` that all have"), ("rate_hz", "Build them apart")):
-            one, other = (_shared_fact(entry, what) for entry in (first, dataset))
-            if one != other:
-                raise DatasetError(
-                    f"datasets '{first.name}' and '{dataset.name}' of {dataset.embodiment.name} differ in "
-                    f"{what}: {one} and {other}.",
-                    f"{remedy}.",
+        names = f"datasets '{first.name}' and '{dataset.name}' of {dataset.embodiment.name} differ in"
+        if first.embodiment.axis_names != dataset.embodiment.axis_names:
+            one, other = (", ".join(each.embodiment.axis_names) for each in (first, dataset))
+            found.append(
+                DatasetError(
+                    f"{names} axes: {one} and {other}.",
+                    "Choose `features: {axes: …}` that both have, name the right `embodiment` of each, or build them "
+                    "apart.",
                 )
-
-
-def _shared_fact(dataset: DatasetIndex, what: str) -> Any:
-    if what == "cameras":
-        return [camera.name for camera in dataset.cameras]
-    return dataset.rate_hz
+            )
+        elif first.rate_hz != dataset.rate_hz:
+            found.append(
+                DatasetError(
+                    f"{names} rate: {first.rate_hz:g} and {dataset.rate_hz:g} Hz.", "Build them apart."
+                )
+            )
+    return found

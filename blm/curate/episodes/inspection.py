@@ -13,7 +13,7 @@ from blm.curate.episodes.boundaries import check_places
 from blm.curate.episodes.broken_datasets import refused_or_skipped
 from blm.curate.episodes.config import DatasetSource, SplitsConfig
 from blm.curate.episodes.features import Features, Inferred, infer_features
-from blm.curate.episodes.inputs import named_sources
+from blm.curate.episodes.inputs import named_sources, no_camera
 from blm.curate.episodes.lerobot_files import check_announced, read_episode_metadata, read_info
 from blm.curate.episodes.locate import locate_datasets
 from blm.schemas.errors import DatasetError
@@ -24,8 +24,8 @@ from blm.schemas.progress import Progress, silent
 class Inspection:
     """One dataset: what is in it, what was inferred, and the lines of `splits.yaml` that say the same.
 
-    `tasks` maps each wording to its number of episodes. Where a dataset is broken and to be skipped, `problem` says
-    why, and the rest is empty.
+    `tasks` maps each wording to its number of episodes. Where a dataset cannot be used, `problem` says why, and
+    what cannot be told is empty.
     """
 
     name: str
@@ -43,8 +43,7 @@ def inspect_datasets(config: SplitsConfig, progress: Progress | None = None) -> 
 
     Raises:
         ConfigError: inputs repeat, or are not there.
-        DatasetError: an input is unusable, or what is what cannot be told, and it is not to be skipped; lists what
-            there is.
+        DatasetError: of no input it can be told what is what; lists what there is.
     """
     located = locate_datasets(config, progress or silent)
     config, sources = located.config, named_sources(located.config)
@@ -58,7 +57,7 @@ def inspect_datasets(config: SplitsConfig, progress: Progress | None = None) -> 
         except DatasetError as error:
             errors[name] = error
     paths = {name: source.path for name, source in sources.items()}
-    for one in refused_or_skipped(errors, paths, config.broken_datasets):
+    for one in refused_or_skipped(errors, paths, "skip"):
         problem = f"{one.problem} {one.remedy}"
         found.append(Inspection(one.name, paths[one.name], one.episodes or 0, 0, {}, problem=problem))
     return sorted(found, key=lambda one: one.name)
@@ -78,6 +77,7 @@ def _inspected(name: str, source: DatasetSource, config: SplitsConfig) -> Inspec
         tasks=dict(wordings.most_common()),
         found=features.found,
         override=_as_yaml(source.path, features),
+        problem="" if features.cameras else str(no_camera(source.path)),
     )
 
 

@@ -230,7 +230,7 @@ def camera_streams(
     Raises:
         DatasetError: a wanted camera is absent, names clash, or images are not stored as video.
     """
-    images = {key: one for key, one in info["features"].items() if one["dtype"] in ("video", "image")}
+    images = _pictures(info)
     named = given or {_camera_name(key): key for key in images}
     if given is None and len(named) < len(images):
         raise DatasetError(
@@ -248,6 +248,26 @@ def camera_streams(
             "Choose among these with `cameras`.",
         )
     return tuple(_camera_stream(root, name, named[name], images) for name in wanted or sorted(named))
+
+
+def depth_features(info: Mapping[str, Any]) -> list[str]:
+    """Features that LeRobot marks as depth maps: distances coded as pictures, which are no use as such."""
+    marks = ("is_depth_map", "video.is_depth_map")
+    return [
+        key
+        for key, one in info["features"].items()
+        for notes in (one.get("info"), one.get("video_info"))
+        if isinstance(notes, dict) and any(notes.get(mark) is True for mark in marks)
+    ]
+
+
+def _pictures(info: Mapping[str, Any]) -> dict[str, Any]:
+    depth = depth_features(info)
+    return {
+        key: one
+        for key, one in info["features"].items()
+        if one["dtype"] in ("video", "image") and key not in depth
+    }
 
 
 def _camera_name(feature: str) -> str:

@@ -172,10 +172,8 @@ def test_a_mistake_of_the_user_is_never_skipped(pile, tmp_path):
         build_splits(config(tmp_path / "out", pile / "good", pile / "good", broken_datasets="skip"))
 
 
-def test_inspecting_names_them_in_the_same_way(pile, tmp_path):
-    with pytest.raises(DatasetError, match="3 of 5 datasets cannot be used"):
-        inspect_datasets(config(tmp_path / "out", pile))
-    found = inspect_datasets(config(tmp_path / "out", pile, broken_datasets="skip"))
+def test_inspecting_shows_the_others_and_names_them(pile, tmp_path):
+    found = inspect_datasets(config(tmp_path / "out", pile))
     assert [(one.name, bool(one.problem)) for one in found] == [
         ("better", False),
         ("cut", True),
@@ -183,6 +181,12 @@ def test_inspecting_names_them_in_the_same_way(pile, tmp_path):
         ("lost", True),
         ("miscounted", True),
     ]
+    shown = CliRunner().invoke(app, ["curate", "inspect", str(pile)])
+    assert shown.exit_code == 1
+    assert "3 of 5 datasets cannot be used" in shown.output
+    assert "better: 2 episodes" in shown.output
+    with pytest.raises(DatasetError, match="announces total_episodes"):
+        inspect_datasets(config(tmp_path / "out", pile / "miscounted"))
 
 
 def test_the_terminal_says_it_and_so_does_json(pile, tmp_path):

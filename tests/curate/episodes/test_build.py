@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 
+from blm.curate.doctor import diagnose
 from blm.curate.episodes.build import BuildSummary, build_splits
 from blm.curate.episodes.config import Fractions, SplitsConfig, Thresholds, read_splits_config
 from blm.curate.output_folder import UNFINISHED_FOLDER
@@ -18,7 +20,7 @@ from blm.schemas.episode import STATE
 from blm.schemas.errors import ConfigError, DatasetError, OutputExistsError
 from blm.schemas.manifest import read_manifest
 from blm.train.shard_reader import ShardBuild
-from tests.curate.episodes.editing import data_file, edit_info, set_motion, video_file
+from tests.curate.episodes.editing import as_stock, data_file, edit_info, set_motion, video_file
 
 HALVES = Fractions(train=0.5, val=0.25, test=0.25)
 REPOSITORY = Path(__file__).parents[3]
@@ -235,11 +237,38 @@ def test_images_show_the_recorded_scene(built):
     assert np.median(np.abs(blueness)) < 12
 
 
-def test_datasets_that_do_not_fit_together_are_named(recorded, copy, tmp_path):
-    other = copy("slow")
-    edit_info(other, lambda info: info.update(fps=10))
-    with pytest.raises(DatasetError, match=r"'pushes' and 'slow' of so100 differ in rate_hz: 20\.0 and 10"):
-        build_splits(config(tmp_path / "out", recorded, other))
+def test_datasets_that_do_not_fit_together_are_named_by_build_and_doctor(recorded, copy, tmp_path):
+    slow, other = copy("slow"), copy("other")
+    edit_info(slow, lambda info: info.update(fps=10))
+    with pytest.raises(DatasetError, match=r"'pushes' and 'slow' of so100 differ in rate: 20 and 10 Hz"):
+        build_splits(config(tmp_path / "out", recorded, slow))
+    shutil.copytree(recorded, slow.parent / "pushes")
+    for root, axes in ((slow, "abcdef"), (other, "ghijkl")):
+        edit_info(as_stock(root), lambda info, axes=axes: rename_axes(info, list(axes)))
+    found = diagnose(slow.parent, fast=True)
+    assert [problem.split(":")[0] for problem in found.problems] == [
+        "datasets 'other' and 'slow' of so_follower differ in axes"
+    ]
+    with pytest.raises(
+        DatasetError, match=r"'other' and 'slow' of so_follower differ in axes: g\.pos, h\.pos"
+    ):
+        build_splits(config(tmp_path / "out", recorded, slow, other))
+
+
+def rename_axes(info: dict, names: list[str]) -> None:
+    info |= {"robot_type": "so_follower"}
+    for feature in ("observation.state", "action"):
+        info["features"][feature]["names"] = names
+
+
+def test_datasets_of_one_robot_may_have_different_cameras(recorded, copy, tmp_path):
+    other = copy("other")
+    edit_info(other, lambda info: info["features"].pop("observation.images.wrist"))
+    built = build_splits(config(tmp_path / "out", recorded, other, checks={"duplicate": "off"}))
+    assert sorted(read_manifest(built.output).statistics["so100"].cameras) == ["top", "wrist"]
+    with ShardBuild(built.output) as build:
+        cameras = {segment.meta.dataset: segment.meta.cameras for segment in build.segments()}
+    assert cameras == {"pushes": ("top", "wrist"), "other": ("top",)}
 
 
 def test_when_nothing_is_left_the_reasons_are_told(recorded, tmp_path):

@@ -159,3 +159,14 @@ def test_cameras_may_be_named_in_the_configuration(copy):
     )
     with pytest.raises(DatasetError, match="would be called the same"):
         features(root)
+
+
+@pytest.mark.parametrize("where", [("info", "is_depth_map"), ("video_info", "video.is_depth_map")])
+def test_depth_maps_are_no_cameras(copy, where):
+    root, (notes, mark) = copy(), where
+    edit_info(root, lambda info: info["features"]["observation.images.wrist"].update({notes: {mark: True}}))
+    told = features(root)
+    assert [one.name for one in told.cameras] == ["top"]
+    assert found(told)["left out"] == ("observation.images.wrist", "a depth map")
+    with pytest.raises(DatasetError, match=r"'observation\.images\.wrist' is not a camera"):
+        features(root, features={"cameras": {"wrist": "observation.images.wrist"}})

@@ -34,7 +34,8 @@ def test_the_command_shows_every_dataset_below_a_folder(tmp_path):
         write_dataset(tmp_path / "all" / name, 600, 3, file_per_episode=True)
     runner = CliRunner()
     shown = runner.invoke(app, ["curate", "inspect", str(tmp_path / "all")])
-    assert shown.exit_code == 0, shown.output
+    assert shown.exit_code == 1  # they have no camera, and are shown all the same
+    assert "two has no camera" in shown.output
     assert "one: 2 episodes, 600 frames" in shown.output
     assert "to override, in splits.yaml" in shown.output
     as_json = runner.invoke(app, ["curate", "inspect", str(tmp_path / "all"), "--json"])
