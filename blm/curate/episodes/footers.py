@@ -50,9 +50,10 @@ def table_problems(most_rows: Mapping[str, int], values: Mapping[str, int]) -> d
         most_rows: by file, the rows that it may have.
         values: columns that are wanted, with the values expected in a row; 16 times as many are too many.
     """
-    problems: dict[str, str] = {}
+    problems = {file: f"{file} is no file" for file in most_rows if not Path(file).is_file()}
+    readable = [file for file in most_rows if file not in problems]  # DuckDB takes a folder for all that it holds
     with duckdb.connect(config={"threads": 1}) as connection:
-        for files in batched(most_rows, _FILES_AT_ONCE):
+        for files in batched(readable, _FILES_AT_ONCE):
             for file, chunks in _footers(connection, files, problems):
                 if why := _problem(chunks, most_rows[file], values):
                     problems[file] = f"{file} {why}"

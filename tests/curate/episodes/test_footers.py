@@ -50,3 +50,10 @@ def test_broken_files_are_named_among_whole_ones(file):
     problems = table_problems({str(file): 99, str(broken): 100, **more}, VALUES)
     assert set(problems) == {str(file), str(broken)}
     assert problems[str(broken)].startswith(f"{broken} is not readable: ")
+
+
+def test_a_folder_is_not_taken_for_the_files_in_it(file):
+    """DuckDB reads all Parquet files below a folder that it is given."""
+    assert table_problems({str(file.parent): 100, str(file): 100}, VALUES) == {
+        str(file.parent): f"{file.parent} is no file"
+    }
