@@ -109,6 +109,8 @@ class ShardReader:
     ) -> None:
         _one_of("actions", actions, ("absolute", "relative"))
         _one_of("layout", layout, ("HWC", "CHW"))
+        if seed < 0:
+            raise ConfigError(f"seed ({seed}) must be at least 0.")
         self.build = build if isinstance(build, ShardBuild) else ShardBuild(build, cache=cache)
         self.windows = Windows(
             self.build,

@@ -100,7 +100,8 @@ def _build(located: Located, engine: Engine, progress: Progress) -> BuildSummary
     write_parquet(folder.staging / DROPPED_FILE, with_skipped(checked.dropped, inputs.skipped))
     write_parquet(folder.staging / FINDINGS_FILE, checked.findings)
     write_shard_tables(folder.staging, packed.shards)
-    write_splits_card(folder.staging / CARD_FILE, manifest, rows, config.licence)
+    cameras = {name: [camera.name for camera in one.cameras] for name, one in datasets.items()}
+    write_splits_card(folder.staging / CARD_FILE, manifest, rows, config.licence, cameras)
     lineage = lineage_table(segments, packed.shards)
     write_parquet(folder.staging / LINEAGE_FILE, lineage)
     write_splits_report(

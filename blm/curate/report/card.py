@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,20 @@ _FILTERS = {
 }
 
 
-def write_splits_card(path: Path, manifest: Manifest, shards: Sequence[ShardRow], licence: str) -> None:
-    """Write the data card of a Stage II build; the same build gives the same card."""
+def write_splits_card(
+    path: Path,
+    manifest: Manifest,
+    shards: Sequence[ShardRow],
+    licence: str,
+    cameras: Mapping[str, Sequence[str]],
+) -> None:
+    """Write the data card of a Stage II build, whose datasets have these `cameras`; the same build, the same card."""
     content = render_markdown(
         _TEMPLATE,
         _FILTERS,
         manifest=manifest,
         licence=licence,
-        configs=_configs(shards),
+        configs=_configs(shards, cameras),
         splits=_split_rows(shards, list(manifest.splits)),
         groups=_group_rows(shards, list(manifest.splits)),
         statistics={name: _axis_rows(one) for name, one in manifest.statistics.items()},
@@ -35,14 +41,32 @@ def write_splits_card(path: Path, manifest: Manifest, shards: Sequence[ShardRow]
     write_atomically(path, content.encode())
 
 
-def _configs(shards: Sequence[ShardRow]) -> dict[str, dict[str, str]]:
-    """Embodiment → split → file pattern, as `load_dataset(folder, embodiment)` wants it; `-` in a split becomes `_`."""
+def _configs(shards: Sequence[ShardRow], cameras: Mapping[str, Sequence[str]]) -> dict[str, dict[str, str]]:
+    """Embodiment → split → file pattern, as `load_dataset(folder, embodiment)` wants it; `-` in a split becomes `_`.
+
+    All samples of a configuration must hold the same members, or `load_dataset` leaves out those that the first lacks:
+    where an embodiment's datasets differ in cameras, each is a configuration, `<embodiment>-<dataset>`.
+    """
+    parts = [_parts(row) for row in shards]
+    views: dict[str, set[tuple[str, ...]]] = {}
+    for _, embodiment, dataset in parts:
+        views.setdefault(embodiment, set()).add(tuple(sorted(cameras[dataset])))
     configs: dict[str, dict[str, str]] = {}
-    for row in shards:
-        split = row.split.replace("-", "_")
-        embodiment = row.name.removeprefix(f"{split}-").split("-", 1)[0]
-        configs.setdefault(embodiment, {})[split] = f"{split}-{embodiment}-*.tar"
+    for split, embodiment, dataset in parts:
+        if len(views[embodiment]) == 1:
+            name, files = embodiment, f"{embodiment}-*.tar"
+        else:
+            name = f"{embodiment}-{dataset}"
+            files = f"{name}-{'[0-9]' * 5}.tar"
+        configs.setdefault(name, {})[split] = f"{split}-{files}"
     return dict(sorted(configs.items()))
+
+
+def _parts(row: ShardRow) -> tuple[str, str, str]:
+    """Split, embodiment and dataset of a shard named `<split>-<embodiment>-<dataset>-<number>.tar`."""
+    split = row.split.replace("-", "_")
+    embodiment, rest = row.name.removeprefix(f"{split}-").split("-", 1)
+    return split, embodiment, rest.rsplit("-", 1)[0]
 
 
 def _split_rows(shards: Sequence[ShardRow], splits: list[str]) -> list[dict[str, Any]]:

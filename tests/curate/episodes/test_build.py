@@ -269,6 +269,11 @@ def test_datasets_of_one_robot_may_have_different_cameras(recorded, copy, tmp_pa
     with ShardBuild(built.output) as build:
         cameras = {segment.meta.dataset: segment.meta.cameras for segment in build.segments()}
     assert cameras == {"pushes": ("top", "wrist"), "other": ("top",)}
+    datasets = pytest.importorskip("datasets")
+    for name, views in cameras.items():
+        loaded = datasets.load_dataset(str(built.output), f"so100-{name}", cache_dir=str(tmp_path / "cache"))
+        first = next(iter(loaded.values()))
+        assert {one for one in first.column_names if one.endswith(".mjpeg")} == {f"{v}.mjpeg" for v in views}
 
 
 def test_when_nothing_is_left_the_reasons_are_told(recorded, tmp_path):
