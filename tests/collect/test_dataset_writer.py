@@ -187,12 +187,15 @@ collect(config, lambda label, done, total, note: print(done, flush=True), open_w
 """
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_killed_at_any_moment_it_opens_with_all_finished_episodes(tmp_path: Path, workers: int):
+@pytest.mark.parametrize(
+    ("workers", "kills"),
+    [(1, 2), pytest.param(1, 8, marks=pytest.mark.slow), pytest.param(2, 2, marks=pytest.mark.slow)],
+)
+def test_killed_at_any_moment_it_opens_with_all_finished_episodes(tmp_path: Path, workers: int, kills: int):
     """The reported number of episodes is there after SIGKILL, nothing is shifted, and the end result is the same."""
     root, moments = tmp_path / "data", random.Random(workers)
     reported = 0
-    for _ in range(5 if workers == 1 else 2):
+    for _ in range(kills):
         process = subprocess.Popen(
             [sys.executable, "-c", WRITE_FOREVER, str(root), str(workers)],
             cwd=REPOSITORY,

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,14 @@ from tests.train.stage2_builds import SIZE, FakeBackbone, make_build, picture, w
 GOLDEN = Path(__file__).parent / "golden" / "stage2_losses.json"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_build(tmp_path_factory.mktemp("splits"), embodiments=("so100", "xarm7"))
@@ -26,7 +36,6 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def backbone(monkeypatch: pytest.MonkeyPatch) -> FakeBackbone:
-    torch.set_num_threads(1)
     fake = FakeBackbone()
     for module in (stage2, policy_module):
         monkeypatch.setattr(module, "load_backbone", lambda spec, tap=None, device="cpu": fake)
@@ -65,10 +74,20 @@ def losses(run: Path) -> list[tuple[float, ...]]:
     return [(row["step"], row["loss"], row["future_loss"], row["gradient_norm"]) for row in lines]
 
 
+@pytest.fixture(scope="module")
+def trained(splits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of four steps; read only."""
+    output = tmp_path_factory.mktemp("trained") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage2, "load_backbone", lambda spec, tap=None, device="cpu": FakeBackbone())
+        train_stage2(config(splits, output))
+    return output
+
+
 @pytest.fixture
-def run(splits: Path, tmp_path: Path, backbone: FakeBackbone) -> Path:
-    train_stage2(config(splits, tmp_path / "run"))
-    return tmp_path / "run"
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run to change."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
 MIXTURE = {"so100_train/so100/push-cube": 0.8, "xarm7_train/xarm7/push-cube": 0.2}

@@ -128,13 +128,16 @@ def _move_cube(world, position) -> None:
     world.data.qvel[joint.dofadr[0] : joint.dofadr[0] + 6] = 0
 
 
-def test_an_object_out_of_reach_is_an_error_that_names_the_primitive():
+def test_an_object_out_of_reach_is_an_error_that_names_the_primitive_and_the_cause():
     world = environment("so100", "pick-cube")
     observation = world.reset(0)
     _move_cube(world, [0.35, 0.0, 0.0125])
     world.step(observation.state)
+    agent = PlannerAgent(world)
     with pytest.raises(PlanningError, match=r"pick-cube.*so100.*approach: no solution"):
-        PlannerAgent(world).reset(replace(world.describe(), operator="planner"), observation)
+        agent.reset(replace(world.describe(), operator="planner"), observation)
+    assert agent.metrics()["failure_cause"] == FailureCause.NO_IK_SOLUTION
+    assert agent.metrics()["sampled_paths"] == 0
 
 
 @pytest.mark.parametrize(("task", "tick"), [("pick-cube", 28), ("push-cube", 14)])

@@ -1,6 +1,5 @@
 """Recovery: the world is meddled with in mid-episode, and the planner notices, comes to rest and tries again."""
 
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -15,7 +14,6 @@ from blm.collect.planning.timing import Limits
 from blm.collect.sim.environment import SimulatedEnvironment
 from blm.collect.sim.objects import object_element
 from blm.schemas.embodiment import load_embodiment
-from blm.schemas.errors import PlanningError
 from tests.collect.planning.scenes import demonstrate, environment, limit_shares
 
 
@@ -103,18 +101,6 @@ def test_a_cube_that_is_taken_away_for_good_is_counted_as_lost():
     assert not shown.success
     assert agent.metrics()["failure_cause"] == FailureCause.OBJECT_LOST
     assert shown.commands[-1].done
-
-
-def test_an_object_out_of_reach_has_no_ik_solution():
-    world = environment("so100", "pick-cube")
-    observation = world.reset(0)
-    _move_cube(world, [0.35, 0.0, 0.0125])
-    world.step(observation.state)
-    agent = PlannerAgent(world)
-    with pytest.raises(PlanningError):
-        agent.reset(replace(world.describe(), operator="planner"), observation)
-    assert agent.metrics()["failure_cause"] == FailureCause.NO_IK_SOLUTION
-    assert agent.metrics()["sampled_paths"] == 0
 
 
 def test_braking_ends_at_rest_soon_and_within_the_limits():
