@@ -53,7 +53,8 @@ def inspect_datasets(config: SplitsConfig, progress: Progress | None = None) -> 
         try:
             if source.path in located.broken:
                 raise located.broken[source.path]
-            found.append(_inspected(name, source, config))
+            as_given = located.given.get(source.path, source.path)
+            found.append(_inspected(name, source, config, as_given))
         except DatasetError as error:
             errors[name] = error
     paths = {name: source.path for name, source in sources.items()}
@@ -63,7 +64,7 @@ def inspect_datasets(config: SplitsConfig, progress: Progress | None = None) -> 
     return sorted(found, key=lambda one: one.name)
 
 
-def _inspected(name: str, source: DatasetSource, config: SplitsConfig) -> Inspection:
+def _inspected(name: str, source: DatasetSource, config: SplitsConfig, as_given: Path) -> Inspection:
     check_places(source.path, config.follow_links)
     info, meta = read_info(source.path), read_episode_metadata(source.path)
     check_announced(source.path, info, meta)
@@ -71,12 +72,12 @@ def _inspected(name: str, source: DatasetSource, config: SplitsConfig) -> Inspec
     wordings = Counter(wording for tasks in meta["tasks"].to_pylist() for wording in tasks or [""])
     return Inspection(
         name=name,
-        path=source.path,
+        path=as_given,
         episodes=len(meta),
         frames=sum(length or 0 for length in meta["length"].to_pylist()),
         tasks=dict(wordings.most_common()),
         found=features.found,
-        override=_as_yaml(source.path, features),
+        override=_as_yaml(as_given, features),
         problem="" if features.cameras else str(no_camera(source.path)),
     )
 

@@ -73,7 +73,8 @@ def read_info(root: Path) -> dict[str, Any]:
     if not str(version).startswith(SUPPORTED_VERSION):
         raise DatasetError(
             f"{path}: LeRobot dataset version {printable(str(version), 80)}; blm reads {SUPPORTED_VERSION}x.",
-            "Convert it with: python -m lerobot.scripts.convert_dataset_v21_to_v30",
+            "A build converts v2.1 by itself; to do it beforehand: "
+            "python -m lerobot.scripts.convert_dataset_v21_to_v30 --repo-id NAME --root FOLDER --push-to-hub false",
         )
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= MAX_RATE_HZ:
         raise DatasetError(
@@ -279,7 +280,9 @@ def _camera_stream(root: Path, name: str, key: str, images: dict[str, Any]) -> C
     feature = images[key]
     if feature["dtype"] != "video":
         raise DatasetError(
-            f"{root}: camera '{name}' is stored as single images.", "Convert the dataset to video first."
+            f"{root}: camera '{name}' is stored as single images.",
+            f"Convert it with: lerobot-edit-dataset --repo_id NAME --root {root} --new_repo_id NAME-video "
+            "--new_root FOLDER --operation.type convert_image_to_video",
         )
     if not re.fullmatch(r"[a-z0-9_]{1,40}", name) or name in ("state", "action", "subtask"):
         raise DatasetError(

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from blm.curate.episodes.boundaries import check_places, read_json
@@ -35,10 +35,12 @@ class Located:
     Attributes:
         config: every dataset a local folder; of LeRobot's version 3 unless it is broken.
         broken: why a dataset cannot be used, as far as that is known without reading it, by its path in `config`.
+        given: where what was converted comes from, by its path in `config`.
     """
 
     config: SplitsConfig
     broken: Mapping[Path, DatasetError]
+    given: Mapping[Path, Path] = field(default_factory=dict)
 
 
 def locate_datasets(config: SplitsConfig, progress: Progress) -> Located:
@@ -51,6 +53,7 @@ def locate_datasets(config: SplitsConfig, progress: Progress) -> Located:
     cache = config.output.with_name(f".{config.output.name}.inputs")
     found: list[DatasetSource] = []
     broken: dict[Path, DatasetError] = {}
+    given: dict[Path, Path] = {}
     for number, source in enumerate(config.datasets):
         progress("finding datasets", number, len(config.datasets), str(source.path))
         for one, problem in _local(source, cache, config):
@@ -58,11 +61,13 @@ def locate_datasets(config: SplitsConfig, progress: Progress) -> Located:
                 if problem is not None:
                     raise problem
                 found.append(_as_v3(one, cache, config.follow_links))
+                if found[-1].path != one.path:
+                    given[found[-1].path] = one.path
             except DatasetError as error:
                 found.append(one)
                 broken[one.path] = error
     progress("finding datasets", len(config.datasets), len(config.datasets))
-    return Located(config.model_copy(update={"datasets": tuple(found)}), broken)
+    return Located(config.model_copy(update={"datasets": tuple(found)}), broken, given)
 
 
 def _local(
@@ -80,7 +85,7 @@ def _local(
         yield source.model_copy(update={"path": path, "name": source.name or name.replace("/", "-")}), None
     else:
         raise DatasetError(
-            f"{source.path} does not exist.",
+            f"{source.path} {'is a file' if source.path.exists() else 'does not exist'}.",
             "Give a LeRobot dataset's folder, a folder of them, or ORG/NAME on the Hub.",
         )
 
@@ -154,7 +159,7 @@ def _fetched(repository: str, folder: Path) -> Path:
             raise DatasetError(
                 f"dataset '{repository}' is not a folder here and cannot be fetched from the Hub "
                 f"({first_line(error, 160)}).",
-                "Check the name, the network and `huggingface-cli login`, or give the path of a local copy.",
+                "Check the name, the network and `hf auth login`, or give the path of a local copy.",
             ) from error
         (folder / ".complete").touch()
         return folder

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from blm.curate.episodes.build import build_splits
 from blm.curate.episodes.config import DatasetSource, SplitsConfig
 from blm.curate.episodes.index import index_dataset
+from blm.curate.episodes.inspection import inspect_datasets
 from blm.curate.episodes.locate import locate_datasets
 from blm.schemas.errors import ConfigError, DatasetError
 from blm.schemas.progress import silent
@@ -71,6 +73,8 @@ def test_an_older_dataset_is_converted_beside_the_output_and_not_again(recorded,
     written = Path(path).stat().st_mtime_ns
     assert located(tmp_path / "new/out", old) == [("pushes", path)]
     assert Path(path).stat().st_mtime_ns == written
+    (shown,) = inspect_datasets(config(tmp_path / "new/out", old))
+    assert (shown.path, yaml.safe_load(shown.override)["datasets"][0]["path"]) == (old, str(old))
 
 
 @pytest.mark.slow
