@@ -83,7 +83,8 @@ def run_demo(config: DemoConfig, progress: Progress = silent) -> DemoSummary:
     """Tell the story into `config.output` and return its figures.
 
     Raises:
-        OutputExistsError: the folder holds something that no demo wrote, or a demo and `overwrite` is not set.
+        OutputExistsError: the folder is a file, or holds something that no demo wrote, or a demo and `overwrite` is
+            not set.
     """
     started = monotonic()
     _clear(config)
@@ -103,6 +104,8 @@ def run_demo(config: DemoConfig, progress: Progress = silent) -> DemoSummary:
 
 def _clear(config: DemoConfig) -> None:
     output = config.output
+    if output.exists() and not output.is_dir():
+        raise OutputExistsError(f"{output} is a file.", "Choose another --output.")
     if not output.exists() or not any(output.iterdir()):
         return
     is_demo = (output / MARKER).is_file() or (output / "dataset").is_dir()

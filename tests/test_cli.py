@@ -38,7 +38,7 @@ def test_version():
         (
             ("collect", "--robot", "lerobot:so101_follower"),
             2,
-            "is not available on a real arm; there is: leader",
+            "is not available on a real arm; there are: leader",
         ),
         (("collect", "--no-review"), 2, "--review has no effect here: the planner works alone"),
         (
@@ -66,6 +66,7 @@ def test_version():
         (("collect", "suite", "--robots", ","), 2, "'robots'"),
         (("collect", "--robot", "panda", "suite"), 2, "--robot stands before 'suite'"),
         (("curate", "build-splits", "nowhere", "--output", "out"), 1, "nowhere"),
+        (("curate", "build-splits", __file__, "--output", "out"), 1, "test_cli.py is a file."),
         (("curate", "build-splits", "--output", "out"), 2, "'datasets' is missing"),
         (("curate", "build-corpus", "--source", "nowhere", "--output", "out"), 2, "KIND:PATH"),
         (("curate", "build-corpus", "--source", "lama:x", "--output", "out"), 2, "lerobot, llava"),
@@ -75,6 +76,7 @@ def test_version():
         (("train", "stage2", "--splits", "x", "--set", "policy.with=3"), 2, "unknown key 'policy.with'"),
         (("train", "stage2", "--splits", "x", "--set", "steps"), 2, "is not KEY=VALUE"),
         (("evaluate", "physical", "nowhere", "--output", "out"), 1, "nowhere"),
+        (("demo", "--output", __file__), 2, "test_cli.py is a file."),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
 )

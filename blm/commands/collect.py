@@ -150,7 +150,7 @@ def _refuse_operator(operator: str, on_real_arm: bool) -> None:
         )
     if on_real_arm:
         raise UsageError(
-            f"operator '{operator}' is not available on a real arm; there is: {live}.",
+            f"operator '{operator}' is not available on a real arm; there are: {live}.",
             "Example: --operator leader --leader-port /dev/ttyACM1",
         )
 

@@ -116,14 +116,14 @@ def _print_inspections(inspections: Sequence[Any]) -> None:
             typer.secho(f"{one.name}: cannot be used. {printable(one.problem)}\n", fg="red")
         if not one.found:
             continue
-        typer.echo(f"{one.name}: {one.episodes} episodes, {one.frames} frames, {path}")
+        typer.echo(f"{one.name}: {counted(one.episodes, 'episode')}, {counted(one.frames, 'frame')}, {path}")
         table = Table(box=None, pad_edge=False, header_style="dim")
         for column in ("", "inferred", "because"):
             table.add_column(column)
         for row in one.found:
             table.add_row(row.what, escape(printable(row.value)), escape(printable(row.reason)))
         for wording, count in list(one.tasks.items())[:5]:
-            table.add_row("task", escape(printable(wording, 200)) or "(none)", f"{count} episodes")
+            table.add_row("task", escape(printable(wording, 200)) or "(none)", counted(count, "episode"))
         Console().print(table)
         typer.echo(f"to override, in splits.yaml:\n{one.override}")
 

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from blm.schemas.progress import Progress
 
 
+_WIDTH_WITHOUT_NOTE = 60
+"""Characters of a progress line with a short bar: what is left of the terminal's width is the note's."""
+
+
 @contextmanager
 def progress_bar(quiet: bool = False) -> Iterator[Progress]:
     """A progress line per piece of work on standard error; silent for machines."""
@@ -31,27 +35,37 @@ def progress_bar(quiet: bool = False) -> Iterator[Progress]:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
 
     from blm.schemas.printable import printable
 
+    console = Console(stderr=True)
+    room = max(8, console.width - _WIDTH_WITHOUT_NOTE)
     columns = (
         TextColumn("{task.description:<22}"),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn(
+            "{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", max_width=room)
+        ),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        known: dict[str, Any] = {}
+    bars = Progress(*columns, console=console)
+    known: dict[str, Any] = {}
 
-        def report(label: str, done: int, total: int, note: str = "") -> None:
-            note = escape(printable(note, 200))
-            if label not in known:
-                known[label] = bars.add_task(label, total=total, completed=done, note=note)
-            bars.update(known[label], completed=done, total=total, note=note)
+    def report(label: str, done: int, total: int, note: str = "") -> None:
+        note = escape(printable(note, 200))
+        if label not in known:
+            bars.start()  # only now: bars without any would leave an empty line
+            known[label] = bars.add_task(label, total=total, completed=done, note=note)
+        bars.update(known[label], completed=done, total=total, note=note)
 
+    try:
         yield report
+    finally:
+        if known:
+            bars.stop()
 
 
 def print_json(content: dict[str, Any]) -> None:

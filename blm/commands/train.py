@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from blm.commands.options import JsonOption, ResumeTraining, SetOption
-from blm.commands.terminal import overrides, plain, print_json, progress_bar
+from blm.commands.terminal import counted, overrides, plain, print_json, progress_bar
 
 train_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Train on shards.")
 
@@ -101,8 +101,8 @@ def stage2(
 def _print_training(summary: Any) -> None:
     losses = ", ".join(f"{name} {value:.3g}" for name, value in summary.losses.items() if "loss" in name)
     typer.echo(
-        f"{summary.output}: {summary.steps} steps in {summary.seconds:.0f} s "
-        f"({summary.samples_per_second:.0f} samples/s); {losses}"
+        f"{summary.output}: {counted(summary.steps, 'step')} at {summary.samples_per_second:.0f} samples/s, "
+        f"{summary.seconds:.0f} s in all; {losses}"
     )
     if summary.validation:
         figures = ", ".join(f"{name} {value:.3g}" for name, value in summary.validation.items())
