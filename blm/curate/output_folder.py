@@ -7,11 +7,14 @@ readable; a build killed at any moment leaves either the old build, or no manife
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -25,6 +28,7 @@ CACHE_FOLDER = ".cache"
 """What a build keeps for the next one, if it does."""
 BUILD_RECORD = "build.json"
 _SPLIT_FILE = re.compile(r"[a-z_]+-\d{5}\.\w+")
+_PATIENCE_S, _POLL_S = 2.0, 0.05
 
 
 class OutputFolder:
@@ -38,6 +42,34 @@ class OutputFolder:
     def staging(self) -> Path:
         """Where the build's files are written until all are there."""
         return self.path / UNFINISHED_FOLDER
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep other builds out of the folder, which is made, and removed where nothing was put into it.
+
+        The system lets go of it when the process ends, however it ends.
+
+        Raises:
+            OutputExistsError: another build is under way there, or it is a file.
+        """
+        made = not self.path.exists()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise self._held("a file") from None
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            if not _locked(descriptor):
+                raise OutputExistsError(
+                    f"{self.path} is being written by another build.",
+                    "Wait for it to end, or choose another --output.",
+                )
+            yield
+        finally:
+            if made:
+                with suppress(OSError):
+                    self.path.rmdir()
+            os.close(descriptor)
 
     def is_complete(self, files: Sequence[str]) -> bool:
         """Whether this build is there, whole: manifest, `files`, and shards of the recorded sizes.
@@ -74,10 +106,7 @@ class OutputFolder:
             OutputExistsError: the folder holds something else and `overwrite` is not set.
         """
         if not overwrite and (why := self._objection(objection)):
-            raise OutputExistsError(
-                f"{self.path} holds something else ({why}).",
-                "Choose another --output, or replace a build with --overwrite.",
-            )
+            raise self._held(why)
         record = json.dumps({"kind": self.kind, "fingerprint": self.fingerprint}).encode()
         write_atomically(self.staging / BUILD_RECORD, record)
 
@@ -183,12 +212,36 @@ class OutputFolder:
             return "other files"
         return None
 
+    def _held(self, what: str) -> OutputExistsError:
+        return OutputExistsError(
+            f"{self.path} holds something else ({what}).",
+            "Choose another --output, or replace a build with --overwrite.",
+        )
+
     def _unfinished_kind(self) -> str | None:
         try:
             content = json.loads((self.staging / BUILD_RECORD).read_text(encoding="utf-8"))
             return str(content["kind"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+
+def _locked(descriptor: int) -> bool:
+    """Lock an open folder, after a moment's wait: a build that was just killed may not be gone yet.
+
+    File systems that cannot lock a folder do not stop a build.
+    """
+    until = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(_POLL_S)
+        except OSError:
+            return True
 
 
 def _link(source: Path, target: Path) -> None:
