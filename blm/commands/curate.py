@@ -11,6 +11,7 @@ from blm.commands.datasets import check_can_push, push_if_asked
 from blm.commands.inspect import inspect
 from blm.commands.options import EngineOption, JsonOption, OverwriteBuild, PushOption, RayAddressOption
 from blm.commands.terminal import checked, given_only, plain, print_json, progress_bar
+from blm.schemas.printable import printable
 
 curate_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Turn recordings and sources into shards."
@@ -180,8 +181,17 @@ def _print_corpus(summary: Any) -> None:
         typer.echo(f"unchanged, so not read again: {', '.join(summary.unchanged)}")
     sizes = ", ".join(f"{split} {count}" for split, count in summary.samples.items())
     typer.echo(f"{summary.shards} shards, {summary.bytes / 1e6:.1f} MB; conversations per split: {sizes}")
+    _print_empty(summary.empty)
     typer.echo(f"report: {summary.output / 'report.html'}")
     typer.echo(f"next: blm train stage1 --corpus {summary.output} --backbone tiny --output runs/stage1")
+
+
+def _print_empty(sources: tuple[Any, ...]) -> None:
+    """A line per source of which nothing is left."""
+    for one in sources:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in one.dropped.items()) or "it holds none"
+        example = f"; for example: {printable(one.example, 300)}" if one.example else ""
+        typer.secho(f"nothing is left of {one.name}: {reasons}{example}", fg="yellow")
 
 
 def _print_skipped(skipped: tuple[Any, ...]) -> None:

@@ -8,12 +8,22 @@ from pathlib import Path
 
 from blm.curate.shards import read_shard_table
 from blm.schemas.manifest import Counts, SkippedInput, read_manifest
+from blm.schemas.yaml_model import FrozenModel
+
+
+class EmptySource(FrozenModel):
+    """A source of which a corpus holds nothing: what was dropped, by reason, and what was found in one of these."""
+
+    name: str
+    dropped: dict[str, int]
+    example: str
 
 
 @dataclass(frozen=True)
 class BuildSummary:
     """What a build made. `reused` counts shards found complete (all of them, where the build was there already);
-    `skipped` names inputs that are not in it because they are broken; `unchanged` sources that were not read again."""
+    `skipped` names inputs that are not in it because they are broken; `unchanged` sources that were not read again;
+    `empty` those of which nothing is left."""
 
     output: Path
     counts: Counts
@@ -25,6 +35,7 @@ class BuildSummary:
     seconds: float
     skipped: tuple[SkippedInput, ...] = ()
     unchanged: tuple[str, ...] = ()
+    empty: tuple[EmptySource, ...] = ()
 
 
 def summarise(output: Path, kind: str, started: float, reused: int | None) -> BuildSummary:

@@ -30,6 +30,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} does not exist.", "Check the path.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not readable as YAML: {error}", "Mend the file.") from error
+    if content is None:
+        raise ConfigError(f"{path} is empty.", "Write its keys into it.")
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold a mapping of keys, not {type(content).__name__}.", "")
     return content
@@ -48,7 +50,8 @@ def validate[Model: BaseModel](model: type[Model], content: Mapping[str, Any], s
 
 
 def _explain(model: type[BaseModel], error: ValidationError, source: str) -> tuple[str, str]:
-    problems = error.errors()
+    # A list whose elements are wrong is reported as too short as well.
+    problems = [one for one in error.errors() if one["type"] != "too_short"] or error.errors()
     first = problems[0]
     key = ".".join(str(part) for part in first["loc"]) or "(top level)"
     more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -58,7 +61,12 @@ def _explain(model: type[BaseModel], error: ValidationError, source: str) -> tup
         return f"{source}: unknown key '{key}'.{more}", allowed
     if first["type"] == "missing":
         return f"{source}: key '{key}' is missing.{more}", "Add it."
-    return f"{source}: key '{key}': {first['msg']}; got {first['input']!r}.{more}", ""
+    return f"{source}: key '{key}': {_plain(first['msg'])}; got {first['input']!r}.{more}", ""
+
+
+def _plain(message: str) -> str:
+    """What pydantic says, in the words of YAML."""
+    return message.removeprefix("Value error, ").replace("a valid tuple", "a list")
 
 
 def _owner(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:

@@ -55,19 +55,25 @@ def read_benchmarks(benchmarks: Sequence[Benchmark]) -> list[BenchmarkItem]:
 
     Raises:
         ConfigError: two have one name.
-        DatasetError: a file is not readable, or holds no questions.
+        DatasetError: a file is not readable, or holds no question.
     """
     named = {benchmark_name(one): one for one in benchmarks}
     if len(named) < len(benchmarks):
         raise ConfigError("two benchmarks have one name.", "Give each its own `name`.")
-    return [item for _, benchmark in sorted(named.items()) for item in read_benchmark(benchmark)]
+    found: list[BenchmarkItem] = []
+    for name, benchmark in sorted(named.items()):
+        items = list(read_benchmark(benchmark))
+        if not items:
+            raise DatasetError(f"benchmark '{name}': {benchmark.path} holds no question.", "Check the file.")
+        found += items
+    return found
 
 
 def read_benchmark(benchmark: Benchmark) -> Iterator[BenchmarkItem]:
     """The items of a benchmark, in the file's order; rows in which nothing is asked are passed over.
 
     Raises:
-        DatasetError: the file or a row is not readable, no question is found, or an image is not there.
+        DatasetError: the file or a row is not readable, has no field of a question, or an image is not there.
     """
     path, name = benchmark.path, benchmark_name(benchmark)
     if not path.is_file():

@@ -36,14 +36,16 @@ from blm.curate.corpus.card import CARD_FILE, corpus_card
 from blm.curate.corpus.comparison import compare
 from blm.curate.corpus.config import CorpusConfig
 from blm.curate.corpus.conversation import Conversation, Drop
+from blm.curate.corpus.empty_sources import empty_sources
 from blm.curate.corpus.hash_cache import HashCache
-from blm.curate.corpus.inputs import Input, check_image_sources, read_inputs
+from blm.curate.corpus.inputs import Input, check_names, read_inputs
+from blm.curate.corpus.language import identifier_identity
 from blm.curate.corpus.page import REPORT_FILE, CorpusContent, corpus_page
 from blm.curate.corpus.parquet_form import parquet_form_rows
 from blm.curate.corpus.pipeline import Pipeline, judging_reports
 from blm.curate.corpus.source_cache import SourceCache
 from blm.curate.corpus.spool import Spool
-from blm.curate.corpus.stages import StageReport
+from blm.curate.corpus.stages import READ, StageReport
 from blm.curate.corpus.writer import CorpusWriter
 from blm.curate.engine import open_engine
 from blm.curate.episodes.splits import SPLITS
@@ -88,20 +90,33 @@ def build_corpus(config: CorpusConfig, progress: Progress | None = None) -> Buil
         DatasetError: an input is unusable as a whole, or no conversation is left.
         UnknownNameError: a source's kind is not known.
         ConfigError: inputs repeat.
-        OutputExistsError: the output folder holds something else and `overwrite` is not set.
+        OutputExistsError: the output folder holds something else and `overwrite` is not set, or another build is
+            writing there.
     """
     started = time.monotonic()
     progress = progress or silent
     inputs = read_inputs(config, progress)
-    check_image_sources(config, inputs)
+    check_names(config, inputs)
     items = read_benchmarks(config.benchmarks)
-    fingerprint = _fingerprint(config, inputs, items)
-    folder = OutputFolder(config.output, KIND, fingerprint, (PARQUET_FOLDER,))
-    if folder.is_complete(_TABLES) and _has_parquet_form(config):
-        return summarise(config.output, KIND, started, reused=None)
-    folder.prepare(config.overwrite, lambda manifest: _objection(manifest, config, inputs))
-    cache = SourceCache(folder.path / CACHE_FOLDER, config) if config.cache else None
+    folder = OutputFolder(config.output, KIND, _fingerprint(config, inputs, items), (PARQUET_FOLDER,))
+    with folder.claimed():
+        if folder.is_complete(_TABLES) and _has_parquet_form(config):
+            summary = summarise(config.output, KIND, started, reused=None)
+        else:
+            folder.prepare(config.overwrite, lambda manifest: _objection(manifest, config, inputs))
+            summary = _build(folder, config, inputs, items, started, progress)
+        return replace(summary, empty=empty_sources(config.output))
 
+
+def _build(
+    folder: OutputFolder,
+    config: CorpusConfig,
+    inputs: list[Input],
+    items: list[BenchmarkItem],
+    started: float,
+    progress: Progress,
+) -> BuildSummary:
+    cache = SourceCache(folder.path / CACHE_FOLDER, config) if config.cache else None
     licences = {one.config.name: one.config.licence for one in inputs}
     with (
         open_engine(config.engine, config.ray_address, config.workers) as engine,
@@ -114,15 +129,15 @@ def build_corpus(config: CorpusConfig, progress: Progress | None = None) -> Buil
         hashes = HashCache(cache.folder) if cache is not None else None
         comparison = compare(spool, config, items, progress, engine, hashes)
         pipeline.extend(comparison.reports, comparison.drops)
-        with CorpusWriter(folder.staging, fingerprint, config.shard_bytes, config.parquet) as writer:
+        with CorpusWriter(folder.staging, folder.fingerprint, config.shard_bytes, config.parquet) as writer:
             for conversation in spool.conversations(comparison.keep):
                 writer.write(conversation)
         if not writer.counts.total():
             folder.abandon()
             if cache is not None and folder.finished_build() is None:
                 shutil.rmtree(cache.folder, ignore_errors=True)
-            raise _nothing_left(pipeline)
-        manifest = _manifest(config, inputs, pipeline, writer, fingerprint)
+            raise _nothing_left(pipeline, inputs)
+        manifest = _manifest(config, inputs, pipeline, writer, folder.fingerprint)
         content = CorpusContent(manifest, pipeline.reports, licences, writer.counts, spool, comparison)
         write_atomically(folder.staging / REPORT_FILE, corpus_page(content).encode())
     write_parquet(folder.staging / DROPPED_FILE, dropped_table(pipeline.drops))
@@ -163,6 +178,8 @@ def _fingerprint(config: CorpusConfig, inputs: list[Input], items: list[Benchmar
     settings = config.build_settings() | {"sources": None, "benchmarks": [benchmarks, _items_digest(items)]}
     if encoder := config.near_duplicates.embeddings:
         settings["encoder"] = encoder.identity()
+    if config.languages:
+        settings["language_identifier"] = identifier_identity()
     listed = [
         (one.source.kind, one.config.model_dump(mode="json", exclude={"media_root"}), one.sha256)
         for one in inputs
@@ -215,13 +232,20 @@ def _objection(manifest: Manifest, config: CorpusConfig, inputs: list[Input]) ->
     return None
 
 
-def _nothing_left(pipeline: Pipeline) -> DatasetError:
+def _nothing_left(pipeline: Pipeline, inputs: list[Input]) -> DatasetError:
+    if not pipeline.drops:
+        named = ", ".join(f"{one.config.name} ({one.source.path})" for one in inputs)
+        return DatasetError(f"there is no conversation in {named}.", "Check the sources' paths.")
     reasons = Counter(drop.reason for drop in pipeline.drops)
     listed = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
-    first = f" First: {pipeline.drops[0].note}" if pipeline.drops else ""
+    most = reasons.most_common(1)[0][0]
+    examples = [drop for drop in pipeline.drops if drop.reason == most]
+    example = f" For example: {examples[0].note}." if examples[0].note else ""
     return DatasetError(
-        f"no conversation is left of {pipeline.reports[0].inputs} (dropped: {listed or 'none'}).{first}",
-        "Check the sources' paths and media.",
+        f"no conversation is left of {pipeline.reports[0].inputs} (dropped: {listed}).{example}",
+        "Check the sources' kinds, columns and media_root."
+        if examples[0].stage == READ
+        else "Check the rules, or the sources.",
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import yaml
 
+from blm.curate.corpus.empty_sources import kept_by_source
 from blm.curate.corpus.parquet_form import parquet_configs
 from blm.curate.corpus.stages import StageReport
 from blm.schemas.manifest import Manifest
@@ -15,7 +16,12 @@ from blm.schemas.shard import ShardRow
 CARD_FILE = "README.md"
 _PARQUET_FORM = (
     "The same conversations as Parquet, with their images: `load_dataset(FOLDER)` of `datasets` gives `messages`, as "
-    "chat templates take them, and decoded `images`, in the order in which the messages show them."
+    "chat templates take them, and decoded `images`, in the order in which the messages show them. The shards are "
+    'opened by name: `load_dataset("webdataset", data_files={"train": "FOLDER/train-jpg-*.tar"})`, '
+    "one kind of media at once."
+)
+_SHARDS_ALONE = (
+    "`load_dataset(FOLDER, NAME)` of `datasets` opens the shards with the kinds of media listed above."
 )
 
 
@@ -29,8 +35,9 @@ def corpus_card(
     splits = [split for split, count in manifest.splits.items() if count]
     counts = manifest.counts
     with_parquet = bool(manifest.config.get("parquet"))
-    configs = [*(parquet_configs(splits) if with_parquet else ()), *_configs(shards)]
-    front = {"license": sorted(set(licences.values())), "configs": configs}
+    configs = parquet_configs(splits) if with_parquet else _configs(shards)
+    kept = kept_by_source(manifest)
+    front = {"license": sorted({licences[name] for name, count in kept.items() if count}), "configs": configs}
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         "# Stage I corpus",
@@ -40,8 +47,11 @@ def corpus_card(
         _table(["source / task family", *splits], _groups(shards, splits)),
         "## Sources",
         _table(
-            ["source", "kind", "licence", "sha256"],
-            [[one.name, one.kind, licences[one.name], f"`{one.sha256[:16]}`"] for one in manifest.inputs],
+            ["source", "kind", "licence", "conversations", "sha256"],
+            [
+                [one.name, one.kind, licences[one.name], f"{kept[one.name]:,}", f"`{one.sha256[:16]}`"]
+                for one in manifest.inputs
+            ],
         ),
         "## What was dropped",
         _table(["stage", "in", "kept", "dropped", "why"], [stage_row(report) for report in reports]),
@@ -53,7 +63,7 @@ def corpus_card(
         "`index.parquet` has the place of each member, `manifest.parquet` a row per shard. Points in answers are "
         "thousandths of the image's width and height, from the upper left corner. Questions about recorded episodes "
         "are answered from the recorded state; none is about what the arm hides, as far as colours tell.",
-        *([_PARQUET_FORM] if with_parquet else ()),
+        _PARQUET_FORM if with_parquet else _SHARDS_ALONE,
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -29,7 +29,7 @@ from blm.curate.corpus.decontaminate import (
     Match,
 )
 from blm.curate.corpus.hash_cache import HashCache
-from blm.curate.corpus.mixture import entries, left_out
+from blm.curate.corpus.mixture import entries, left_out, mixture_note
 from blm.curate.corpus.near_images import near_duplicate_images
 from blm.curate.corpus.near_meaning import near_duplicate_meaning
 from blm.curate.corpus.near_text import near_duplicate_text
@@ -127,7 +127,9 @@ def _mix(spool: Spool, config: CorpusConfig, found: Comparison) -> None:
     rows = ((row, record) for row, record in enumerate(spool.records()) if found.keep[row])
     listed = entries(rows, config.seed)
     found.unmixed = Counter(f"{one.source}/{one.family}" for one in listed)
-    for row, reason in sorted(left_out(listed, config.mixture).items()):
+    reasons = left_out(listed, config.mixture)
+    report.note = mixture_note(listed, reasons, config.mixture)
+    for row, reason in sorted(reasons.items()):
         found.keep[row] = False
         report.dropped[reason] += 1
         name, source = spool.table["id"][row].as_py(), spool.table["source"][row].as_py()

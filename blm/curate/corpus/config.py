@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, StringConstraints, model_validator
 
 from blm.curate.corpus.download import Download, Downloads
 from blm.curate.corpus.licence import Licences
@@ -17,6 +17,8 @@ from blm.curate.episodes.config import Fractions
 from blm.curate.shards import DEFAULT_SHARD_BYTES
 from blm.schemas.corpus import Space, TaskFamily
 from blm.schemas.yaml_model import FrozenModel, read_yaml, validate
+
+LanguageCode = Annotated[str, StringConstraints(pattern="^[a-z]{2,3}$")]
 
 
 class Source(FrozenModel):
@@ -157,8 +159,9 @@ class CorpusConfig(FrozenModel):
     download: Download = Download()
     licences: Licences = Licences()
     quality: Quality = Quality()
-    languages: tuple[str, ...] = Field(
-        default=(), description="ISO 639-1 codes; conversations in others are left out; none: any language"
+    languages: tuple[LanguageCode, ...] = Field(
+        default=(),
+        description="ISO 639-1 codes, e.g. en; conversations in others are left out; none: any language",
     )
     mask_personal_data: bool = Field(
         default=True, description="e-mail, phone and public IP numbers, and keys"

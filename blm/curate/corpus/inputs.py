@@ -11,7 +11,7 @@ from blm.curate.corpus.sources import SourceKind, source_kind
 from blm.curate.episodes.config import DatasetSource
 from blm.curate.episodes.index import dataset_names
 from blm.curate.shards import file_sha256
-from blm.schemas.errors import DatasetError, UnknownNameError
+from blm.schemas.errors import ConfigError, DatasetError, UnknownNameError
 from blm.schemas.progress import Progress
 
 
@@ -35,9 +35,26 @@ def read_inputs(config: CorpusConfig, progress: Progress) -> list[Input]:
         kind, settings = source_kind(source.kind), config.for_source(source, name).with_downloads(downloads)
         if kind.identity(source.path, settings) is None and not source.path.exists():
             raise DatasetError(f"source '{name}': {source.path} does not exist.", "Check the path.")
+        if source.media_root is not None and not source.media_root.is_dir():
+            raise DatasetError(
+                f"source '{name}': media_root {source.media_root} is no folder.", "Check the path."
+            )
+        check_options(source, name, kind)
         inputs.append(Input(source, kind, settings, _digest(source, kind, settings)))
     progress("reading sources", len(names), len(names))
     return inputs
+
+
+def check_options(source: Source, name: str, kind: SourceKind) -> None:
+    """Raise ConfigError where a source is given an option that its kind does not have."""
+    if kind.options is None:
+        return
+    for option in source.options:
+        if option not in kind.options:
+            known = ", ".join(kind.options) or "none"
+            raise ConfigError(
+                f"source '{name}': '{source.kind}' has no option '{option}'.", f"Its options: {known}."
+            )
 
 
 def _first(pair: tuple[str, Source]) -> str:
@@ -52,14 +69,14 @@ def _digest(source: Source, kind: SourceKind, config: SourceConfig) -> str:
     fetched = config.downloads.folder if config.downloads else None
     bases = [one for one in (fetched, source.path, source.media_root, source.path.parent) if one is not None]
     for path in kind.files(source.path, config):
-        base = next((base for base in bases if path.is_relative_to(base)), path.parent)
+        base = next((base for base in bases if path != base and path.is_relative_to(base)), path.parent)
         digest.update(f"{path.relative_to(base).as_posix()} {file_sha256(path)}\n".encode(errors="replace"))
     return digest.hexdigest()
 
 
-def check_image_sources(config: CorpusConfig, inputs: list[Input]) -> None:
+def check_names(config: CorpusConfig, inputs: list[Input]) -> None:
     """Raise UnknownNameError where the settings speak of a source that the build does not have."""
     names = [one.config.name for one in inputs]
-    for wanted in config.near_duplicates.image_sources or ():
+    for wanted in (*(config.near_duplicates.image_sources or ()), *config.mixture.sources):
         if wanted not in names:
             raise UnknownNameError("corpus source", wanted, names)

@@ -12,14 +12,17 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from blm.curate.corpus.conversation import content_digest
-from blm.schemas.corpus import CorpusRecord
+from blm.schemas.corpus import CorpusRecord, TaskFamily
 from blm.schemas.yaml_model import FrozenModel
 
 GENERAL = "general"
+FAMILY_CAP, SOURCE_CAP, BALANCE, GENERAL_FLOOR = "family_cap", "source_cap", "balance", "general_floor"
+Most = Annotated[int, Field(ge=0)]
 
 
 class Mixture(FrozenModel):
@@ -27,8 +30,10 @@ class Mixture(FrozenModel):
 
     per_source: int | None = Field(default=None, ge=1, description="most conversations of a source")
     per_family: int | None = Field(default=None, ge=1, description="most conversations of a task family")
-    sources: dict[str, int] = Field(default={}, description="most conversations of the sources named")
-    families: dict[str, int] = Field(default={}, description="most conversations of the task families named")
+    sources: dict[str, Most] = Field(default={}, description="most conversations of the sources named")
+    families: dict[TaskFamily, Most] = Field(
+        default={}, description="most conversations of the task families named"
+    )
     temperature: float = Field(
         default=1.0,
         ge=1,
@@ -91,16 +96,29 @@ def left_out(listed: Sequence[Entry], mixture: Mixture) -> dict[int, str]:
 
     families = {one.row: one.family for one in listed}
     sources = {one.row: one.source for one in listed}
-    limit("family_cap", families, _caps(families.values(), mixture.per_family, mixture.families))
-    limit("source_cap", sources, _caps(sources.values(), mixture.per_source, mixture.sources))
-    limit("balance", sources, balanced(Counter(one.source for one in kept), mixture))
+    limit(FAMILY_CAP, families, _caps(families.values(), mixture.per_family, mixture.families))
+    limit(SOURCE_CAP, sources, _caps(sources.values(), mixture.per_source, mixture.sources))
+    limit(BALANCE, sources, balanced(Counter(one.source for one in kept), mixture))
     general = {one.row: GENERAL if one.family == GENERAL else "" for one in listed}
     count = sum(one.family == GENERAL for one in kept)
     if mixture.least_general and count:
-        limit(
-            "general_floor", general, {"": int(count * (1 - mixture.least_general) / mixture.least_general)}
-        )
+        limit(GENERAL_FLOOR, general, {"": int(count * (1 - mixture.least_general) / mixture.least_general)})
     return reasons
+
+
+def mixture_note(listed: Sequence[Entry], reasons: Mapping[int, str], mixture: Mixture) -> str:
+    """What a person who asked for this mixture should know about `left_out`; '' where there is nothing."""
+    notes = []
+    if BALANCE in reasons.values() and mixture.conversations is None:
+        capped = (FAMILY_CAP, SOURCE_CAP)
+        sizes = Counter(one.source for one in listed if reasons.get(one.row) not in capped)
+        name, size = min(sizes.items(), key=lambda pair: (pair[1], pair[0]))
+        notes.append(
+            f"the smallest source stays whole, {name} with {size:,}: mixture.conversations asks for more"
+        )
+    if mixture.least_general and not any(one.family == GENERAL for one in listed):
+        notes.append("there are no general instructions for mixture.least_general")
+    return "; ".join(notes)
 
 
 def balanced(sizes: Mapping[str, int], mixture: Mixture) -> dict[str, int]:
@@ -127,6 +145,6 @@ def _scale(sizes: Mapping[str, int], weights: Mapping[str, float], wanted: int) 
     return max(size / weights[name] for name, size in sizes.items())
 
 
-def _caps(keys: Iterable[str], most: int | None, named: Mapping[str, int]) -> dict[str, int]:
+def _caps(keys: Iterable[str], most: int | None, named: Mapping[Any, int]) -> dict[str, int]:
     caps = {} if most is None else dict.fromkeys(keys, most)
     return caps | dict(named)

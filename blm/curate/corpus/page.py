@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from blm.curate.corpus.card import stage_row
 from blm.curate.corpus.comparison import NEAR_IMAGE, Comparison
+from blm.curate.corpus.empty_sources import kept_by_source
 from blm.curate.corpus.page_pictures import draw_place, jpeg, mosaic, side_by_side, thumbnail
 from blm.curate.corpus.spool import Spool, exchanges
 from blm.curate.corpus.stages import StageReport
@@ -300,13 +301,21 @@ def _contaminated_images(spool: Spool, matches: Sequence[Mapping[str, object]]) 
 
 
 def _sources(content: CorpusContent) -> Section:
+    kept = kept_by_source(content.manifest)
     rows = [
-        [one.name, one.kind or "", content.licences.get(one.name, ""), one.path, one.sha256[:12]]
+        [
+            one.name,
+            one.kind or "",
+            content.licences.get(one.name, ""),
+            f"{kept[one.name]:,}",
+            one.path,
+            one.sha256[:12],
+        ]
         for one in content.manifest.inputs
     ]
     return Section(
         "Sources and licences",
-        table=Table(("source", "kind", "licence", "path", "content"), rows),
+        table=Table(("source", "kind", "licence", "kept", "path", "content"), rows, frozenset({3})),
         command=f"build fingerprint {content.manifest.fingerprint}",
     )
 

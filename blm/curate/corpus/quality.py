@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from blm.schemas.corpus import CorpusRecord
 from blm.schemas.yaml_model import FrozenModel
@@ -42,6 +42,14 @@ class Quality(FrozenModel):
         le=1,
         description="share of a question's words that are the answer, from which it leaks",
     )
+
+    @field_validator("skip")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in RULES:
+                raise ValueError(f"there is no rule '{name}'; there are: {', '.join(RULES)}")
+        return names
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,8 @@ def _report_row(report: StageReport) -> dict[str, Any]:
 
 
 def _report(row: dict[str, Any]) -> StageReport:
-    return StageReport(**row | {name: Counter(row[name]) for name in ("dropped", "changed")})
+    counted = {name: Counter(row[name]) for name in ("dropped", "changed")}
+    return StageReport(row["name"], row["inputs"], **counted, note=row["note"])
 
 
 def _remove(path: Path) -> None:

@@ -124,7 +124,7 @@ def test_bad_rows_are_dropped_naming_source_row_and_field(folder, row, reason, f
     assert isinstance(good, Conversation)
     assert isinstance(bad, Drop)
     assert (bad.source, bad.row, bad.reason, bad.field) == ("vqa", "1", reason, field)
-    assert f"rows.json row 1, field '{field}'" in bad.note
+    assert bad.note.startswith(f"rows.json row 1, field '{field}': " if field else "rows.json row 1: ")
 
 
 def test_a_line_that_is_no_json_costs_that_line_only(folder):

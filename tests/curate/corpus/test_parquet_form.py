@@ -86,6 +86,12 @@ def test_datasets_decodes_it_by_split(corpus, tmp_path):
         shown = [part for part in row["messages"][0]["content"] if part["type"] == "image"]
         sizes = [image.size for image in row["images"]]
         assert sizes == [(40, 30), (30, 40)][: len(shown)]
+    count = 0
+    for kind in ("text", "jpg", "jpg-png"):
+        tars = {"train": str(corpus / f"train-{kind}-[0-9]*.tar")}
+        shards: Any = load_dataset("webdataset", data_files=tars, cache_dir=str(tmp_path / "three"))
+        count += len(shards["train"])
+    assert count == len(found["train"])
     files = {"train": str(corpus / "parquet/train-*.parquet")}
     by_path = load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "two"))
     assert isinstance(by_path.features, Features)

@@ -9,7 +9,9 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from blm.curate.corpus import comparison, stages
+from blm.curate import output_folder
+from blm.curate.corpus import build as builds
+from blm.curate.corpus import comparison, language, source_cache, stages
 from blm.curate.corpus.build import build_corpus
 from blm.curate.corpus.config import CorpusConfig
 from blm.curate.corpus.perceptual_hash import image_hashes
@@ -204,6 +206,40 @@ def test_what_reading_depends_on_is_read_again(sources, reads, tmp_path):
     assert reads == list(NAMES)
     build(sources, tmp_path / "whole", limits={"min_side": 45})
     assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
+
+
+def test_a_file_under_another_name_is_another_input(sources, reads, tmp_path):
+    build(sources, tmp_path / "out", names=("a",))
+    (sources / "a.jsonl").rename(sources / "z.jsonl")
+    renamed = {"kind": "parquet", "path": sources / "z.jsonl", "name": "a"}
+    for output in ("out", "whole"):
+        build_corpus(CorpusConfig(sources=(renamed,), output=tmp_path / output, overwrite=True))  # type: ignore[arg-type]
+    assert reads == ["a", "a", "a"]
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
+
+
+def test_another_language_identifier_is_another_build(sources, reads, monkeypatch, tmp_path):
+    monkeypatch.setattr(language, "_LEAST_LETTERS", 1)
+    found = []
+    for code in ("en", "fr"):
+        monkeypatch.setattr(
+            stages, "load_identifier", lambda code=code: lambda text: code if "Mail" in text else "en"
+        )
+        for module in (builds, source_cache):
+            monkeypatch.setattr(module, "identifier_identity", lambda code=code: f"says {code}")
+        summary = build(sources, tmp_path / "out", languages=("en", "de"))
+        found.append(summary.counts.dropped.get("wrong_language", 0))
+    assert found == [0, 3]
+    assert reads == list(NAMES)
+
+
+def test_a_build_under_way_is_not_disturbed(sources, monkeypatch, tmp_path):
+    monkeypatch.setattr(output_folder, "_PATIENCE_S", 0.0)
+    with (
+        output_folder.OutputFolder(tmp_path / "out", builds.KIND, "other").claimed(),
+        pytest.raises(OutputExistsError, match="being written by another build"),
+    ):
+        build(sources, tmp_path / "out")
 
 
 def test_a_damaged_or_absent_entry_is_read_again(sources, reads, tmp_path):

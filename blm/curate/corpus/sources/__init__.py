@@ -51,24 +51,28 @@ class SourceKind:
             the same sequence. Record ids are unique within the source and begin with `config.name`.
         files: every file that `read` depends on, for the fingerprint of the input.
         identity: what stands for an input that is not a local path, e.g. a name and revision; None where it is one.
+        options: the settings it knows in a source's `options`; None: any.
     """
 
     read: Reader
     files: Files = files_below
     identity: Identity = lambda path, config: None
+    options: tuple[str, ...] | None = None
 
 
 SOURCE_KINDS = {
-    "lerobot": SourceKind(read_lerobot),
-    "llava": SourceKind(read_llava, llava_files),
-    "parquet": SourceKind(read_parquet, parquet_files),
-    "datasets": SourceKind(read_datasets, datasets_files, datasets_identity),
-    "webdataset": SourceKind(read_webdataset, webdataset_files),
-    "images": SourceKind(read_image_folder, image_folder_files),
-    "cosmos-reason1": SourceKind(read_cosmos_reason1, cosmos_reason1_files),
-    "robovqa": SourceKind(read_robovqa, robovqa_files),
-    "egothink": SourceKind(read_egothink, egothink_files),
-    "sharerobot": SourceKind(read_sharerobot, sharerobot_files),
+    "lerobot": SourceKind(read_lerobot, options=("hidden_things",)),
+    "llava": SourceKind(read_llava, llava_files, options=()),
+    "parquet": SourceKind(read_parquet, parquet_files, options=("columns",)),
+    "datasets": SourceKind(
+        read_datasets, datasets_files, datasets_identity, options=("columns", "split", "hub", "revision")
+    ),
+    "webdataset": SourceKind(read_webdataset, webdataset_files, options=("columns",)),
+    "images": SourceKind(read_image_folder, image_folder_files, options=()),
+    "cosmos-reason1": SourceKind(read_cosmos_reason1, cosmos_reason1_files, options=()),
+    "robovqa": SourceKind(read_robovqa, robovqa_files, options=()),
+    "egothink": SourceKind(read_egothink, egothink_files, options=()),
+    "sharerobot": SourceKind(read_sharerobot, sharerobot_files, options=()),
 }
 
 

@@ -15,7 +15,8 @@ LETTER_FORM = "Answer with the letter of the right option."
 def mapping(value: Any, field: str = "") -> dict[str, Any]:
     """Raises RowError 'bad_row' for anything but a mapping."""
     if not isinstance(value, dict):
-        raise RowError("bad_row", field, f"a {type(value).__name__}, not a mapping")
+        found = "is missing" if value is None and field else f"a {type(value).__name__}, not a mapping"
+        raise RowError("bad_row", field, found)
     return value
 
 
@@ -23,7 +24,9 @@ def text(row: Mapping[str, Any], field: str, where: str = "") -> str:
     """A text that is there and not empty."""
     value = row.get(field)
     if not isinstance(value, str) or not value.strip():
-        found = "is missing" if value is None else "is empty" if value == "" else f"{value!r:.80}, not a text"
+        found = "is empty" if value == "" else f"{value!r:.80}, not a text"
+        if value is None:
+            found = f"is missing; there are: {', '.join(map(str, row))}"[:200] if row else "is missing"
         raise RowError("bad_text", f"{where}{field}", found)
     return value
 

@@ -30,7 +30,7 @@ def file_inside(root: Path, name: str, field: str) -> Path:
     if not inside:
         raise RowError("outside_root", field, f"{name!r:.200} leads out of the media root")
     if not there:
-        raise RowError("missing_media", field, f"{name!r:.200} does not exist")
+        raise RowError("missing_media", field, f"{name!r:.200} does not exist below the media root")
     return path
 
 

@@ -73,9 +73,8 @@ def row_files(path: Path, pattern: str = "*") -> list[Path]:
         and not any(part.startswith(".") for part in one.relative_to(path).parts)
     ]
     if not found:
-        raise DatasetError(
-            f"{path} holds no file of rows named '{pattern}'.", f"Known: {', '.join(ROW_FILE_ENDINGS)}."
-        )
+        named = "" if pattern == "*" else f" named '{pattern}'"
+        raise DatasetError(f"{path} holds no file of rows{named}.", f"Known: {', '.join(ROW_FILE_ENDINGS)}.")
     return found
 
 

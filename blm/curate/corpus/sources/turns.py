@@ -192,7 +192,8 @@ def _videos(turns: Turns) -> set[int]:
 
 
 def _drop(error: RowError, row: str, number: int, place: RowPlace, config: SourceConfig) -> Drop:
-    note = f"{place.file} row {number}, field '{error.field}': {error.note}"
+    field = f", field '{error.field}'" if error.field else ""
+    note = f"{place.file} row {number}{field}: {error.note}"
     return Drop(config.name, f"{place.row_prefix}{row}", error.reason, error.field, note)
 
 

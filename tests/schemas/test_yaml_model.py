@@ -1,0 +1,30 @@
+import pytest
+
+from blm.curate.corpus.config import CorpusConfig
+from blm.schemas.errors import ConfigError
+from blm.schemas.yaml_model import read_yaml, validate
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            {"sources": ["rows.json"]},
+            "x: key 'sources.0': a source is KIND:PATH, for example lerobot:datasets/pushes",
+        ),
+        ({"sources": "llava:rows.json"}, "x: key 'sources': Input should be a list; got 'llava:rows.json'."),
+        ({"sources": []}, "x: key 'sources': Tuple should have at least 1 item"),
+        ({"sources": ["llava:rows.json"], "licenses": {}}, "x: unknown key 'licenses'."),
+    ],
+)
+def test_a_wrong_key_is_told_in_the_words_of_yaml(content, message):
+    with pytest.raises(ConfigError) as caught:
+        validate(CorpusConfig, {**content, "output": "out"}, "x")
+    assert caught.value.message.startswith(message)
+    assert "more)" not in caught.value.message
+
+
+def test_an_empty_file_is_called_empty(tmp_path):
+    (tmp_path / "corpus.yaml").write_text("# nothing yet\n")
+    with pytest.raises(ConfigError, match="is empty"):
+        read_yaml(tmp_path / "corpus.yaml")
