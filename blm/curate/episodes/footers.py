@@ -50,8 +50,9 @@ def table_problems(most_rows: Mapping[str, int], values: Mapping[str, int]) -> d
         most_rows: by file, the rows that it may have.
         values: columns that are wanted, with the values expected in a row; 16 times as many are too many.
     """
+    # DuckDB would take a folder for all the files in it.
     problems = {file: f"{file} is no file" for file in most_rows if not Path(file).is_file()}
-    readable = [file for file in most_rows if file not in problems]  # DuckDB takes a folder for all that it holds
+    readable = [file for file in most_rows if file not in problems]
     with duckdb.connect(config={"threads": 1}) as connection:
         for files in batched(readable, _FILES_AT_ONCE):
             for file, chunks in _footers(connection, files, problems):
