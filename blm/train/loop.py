@@ -12,7 +12,8 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -21,7 +22,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from blm.schemas.errors import CheckpointError
+from blm.schemas.errors import CheckpointError, ConfigError
 from blm.schemas.manifest import write_atomically
 from blm.schemas.progress import Progress, silent
 from blm.schemas.yaml_model import FrozenModel
@@ -35,6 +36,7 @@ from blm.train.checkpoint import (
     trainable_tensors,
 )
 
+CONFIG_FILE = "config.json"
 LOSSES_FILE = "losses.jsonl"
 
 
@@ -61,6 +63,33 @@ class LoopConfig(FrozenModel):
     )
     keep_checkpoints: int = Field(default=2, ge=1)
     seed: int = Field(default=0, ge=0)
+
+
+def check_device(name: str) -> None:
+    """Complain before anything is written.
+
+    Raises:
+        ConfigError: torch knows no such device, or it is not in this machine.
+    """
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        present = torch.accelerator.current_accelerator(check_available=True)
+        here = f"cpu, {present}" if present is not None else "cpu"
+        raise ConfigError(
+            f"device '{name}' cannot be used on this machine; there are: {here}.", "Choose another --device."
+        ) from error
+
+
+@contextmanager
+def forgotten_unless_begun(run: Path) -> Iterator[None]:
+    """A run that ends before its first row or checkpoint is no run: the same folder can be used again."""
+    try:
+        yield
+    except BaseException:
+        if not (run / LOSSES_FILE).exists() and latest_checkpoint(run) is None:
+            (run / CONFIG_FILE).unlink(missing_ok=True)
+        raise
 
 
 @dataclass(frozen=True)

@@ -41,11 +41,17 @@ from blm.train.conversation import (
     collate,
 )
 from blm.train.corpus_reader import CorpusBuild
-from blm.train.loop import LoopConfig, TrainLoop, TrainSummary
+from blm.train.loop import (
+    CONFIG_FILE,
+    LoopConfig,
+    TrainLoop,
+    TrainSummary,
+    check_device,
+    forgotten_unless_begun,
+)
 from blm.train.shard_reader import EpochOrder
 
 BACKBONE_FOLDER = "backbone"
-CONFIG_FILE = "config.json"
 VALIDATION_FILE = "validation.jsonl"
 SKIPPED_FILE = "skipped.json"
 
@@ -98,17 +104,18 @@ def train_stage1(config: Stage1Config, progress: Progress | None = None) -> Trai
         OutputExistsError: `output` holds a run already and `resume` is not set.
         CheckpointError: `resume` is set and the run there had other settings; names the first.
         DatasetError: the corpus is missing, damaged or empty.
-        ConfigError: the backbone is of a family that is not supported.
+        ConfigError: the backbone is of a family that is not supported, or the device is not there.
     """
     began, progress = time.monotonic(), progress or silent
     read_manifest(config.corpus, "stage1-corpus")  # fails before anything is written
+    check_device(config.device)
     _prepare_output(config)
     torch.manual_seed(config.seed)
-    model, processor = load_model_and_processor(config.backbone)
-    stored_type = model.dtype
-    model = _trainable(model.float(), config).to(config.device)
-    encoder = ConversationEncoder(processor, config.max_length)
-    with CorpusBuild(config.corpus) as corpus:
+    with forgotten_unless_begun(config.output), CorpusBuild(config.corpus) as corpus:
+        model, processor = load_model_and_processor(config.backbone)
+        stored_type = model.dtype
+        model = _trainable(model.float(), config).to(config.device)
+        encoder = ConversationEncoder(processor, config.max_length)
         training, held_out = split_records(corpus, config)
         batches = ConversationBatches(
             corpus, encoder, training, config.batch_size, config.seed, config.device

@@ -34,7 +34,14 @@ from blm.train.checkpoint import latest_checkpoint, trainable_tensors, write_ten
 from blm.train.flow_matching import FlowPolicy, PolicyBatch, PolicyConfig, PolicyShape
 from blm.train.intent_cache import IntentCache
 from blm.train.intent_cache_build import build_intent_cache
-from blm.train.loop import LoopConfig, TrainLoop, TrainSummary
+from blm.train.loop import (
+    CONFIG_FILE,
+    LoopConfig,
+    TrainLoop,
+    TrainSummary,
+    check_device,
+    forgotten_unless_begun,
+)
 from blm.train.policy import (
     AVERAGE_FILE,
     POLICY_FILE,
@@ -45,12 +52,11 @@ from blm.train.policy import (
     load_policy,
     read_card,
 )
-from blm.train.shard_reader import EpochOrder, ShardBuild, Windows, window_order
+from blm.train.shard_reader import BatchOrder, EpochOrder, ShardBuild, Windows, window_order
 from blm.train.transforms import Transforms, fit_transforms
 
 __all__ = ["Policy", "Stage2Config", "load_policy", "train_stage2", "trained_pairs", "training_actions"]
 
-CONFIG_FILE = "config.json"
 
 MAY_CHANGE = frozenset(
     {"output", "device", "workers", "resume", "log_every", "checkpoint_every", "keep_checkpoints"}
@@ -100,20 +106,22 @@ def train_stage2(config: Stage2Config, progress: Progress | None = None) -> Trai
     """
     began, progress = time.monotonic(), progress or silent
     read_manifest(config.splits, "stage2-splits")  # fails before anything is written
+    check_device(config.device)
     _prepare_output(config)
     torch.manual_seed(config.seed)
-    with ShardBuild(config.splits) as build:
+    with forgotten_unless_begun(config.output), ShardBuild(config.splits) as build:
         windows = _windows(config, build, "train")
         cameras = _cameras(config, windows)
+        size, order = _image_size(windows), _order(config, windows)
         backbone = load_backbone(config.backbone, tap=config.tap, device=config.device)
         source = _intent_source(config, backbone, build, cameras, progress)
         transforms = fit_transforms(
             windows, relative=config.relative_actions, clip=config.clip, seed=config.seed
         )
-        card = _card(config, windows, cameras, backbone)
+        card = _card(config, windows, cameras, size, backbone)
         transforms.write(config.output)
         model = FlowPolicy(config.policy, card.shape).to(config.device)
-        batches = _batches(config, windows, source, transforms)
+        batches = _batches(config, windows, order, source, transforms)
         loop = TrainLoop(
             model, batches, config, config.output, samples_per_batch=config.batch_size, progress=progress
         )
@@ -215,11 +223,26 @@ def _intent_source(
     return CachedIntent(cache)
 
 
-def _card(config: Stage2Config, windows: Windows, cameras: tuple[str, ...], backbone: Backbone) -> PolicyCard:
-    metas = [segment.meta for segment in windows.segments]
-    sizes = {meta.image_size for meta in metas}
+def _image_size(windows: Windows) -> tuple[int, int]:
+    """(width, height) of all stored images, pixels."""
+    sizes = {segment.meta.image_size for segment in windows.segments}
     if len(sizes) != 1:
-        raise DatasetError(f"{config.splits}: images of several sizes: {sorted(sizes)}.", "Build one size.")
+        listed = ", ".join(f"{width} × {height}" for width, height in sorted(sizes))
+        raise DatasetError(
+            f"{windows.build.folder} holds images of several sizes: {listed}.",
+            "Build the splits with one size: blm curate build-splits … --image-size PIXELS",
+        )
+    return sizes.pop()
+
+
+def _card(
+    config: Stage2Config,
+    windows: Windows,
+    cameras: tuple[str, ...],
+    image_size: tuple[int, int],
+    backbone: Backbone,
+) -> PolicyCard:
+    metas = [segment.meta for segment in windows.segments]
     return PolicyCard(
         config=config.policy,
         shape=PolicyShape(
@@ -230,7 +253,7 @@ def _card(config: Stage2Config, windows: Windows, cameras: tuple[str, ...], back
             segments=1 + len(cameras),
         ),
         cameras=cameras,
-        image_size=sizes.pop(),
+        image_size=image_size,
         pairs=tuple(sorted({(meta.embodiment, meta.task) for meta in metas})),
         splits=config.splits.resolve(),
         backbone=BackboneReference(
@@ -241,13 +264,20 @@ def _card(config: Stage2Config, windows: Windows, cameras: tuple[str, ...], back
     )
 
 
-def _batches(
-    config: Stage2Config, windows: Windows, source: CachedIntent | LiveIntent, transforms: Transforms
-) -> PolicyBatches:
+def _order(config: Stage2Config, windows: Windows) -> BatchOrder:
     mixture = "manifest" if config.mixture is None else config.mixture
-    order = window_order(
+    return window_order(
         windows, config.batch_size, config.seed, mixture=None if mixture == "natural" else mixture
     )
+
+
+def _batches(
+    config: Stage2Config,
+    windows: Windows,
+    order: BatchOrder,
+    source: CachedIntent | LiveIntent,
+    transforms: Transforms,
+) -> PolicyBatches:
     return PolicyBatches(
         windows,
         order,

@@ -115,6 +115,10 @@ def test_errors_before_any_work(corpus, tmp_path):
         train_stage1(settings(corpus, tmp_path / "run", batch_size=3, resume=True))
     with pytest.raises(ConfigError, match="frozen"):
         train_stage1(settings(corpus, tmp_path / "ice", freeze=("vision", "merger", "language")))
+    assert list((tmp_path / "ice").iterdir()) == []
+    with pytest.raises(ConfigError, match="device 'abacus' cannot be used on this machine; there are: cpu"):
+        train_stage1(settings(corpus, tmp_path / "beads", device="abacus"))
+    assert not (tmp_path / "beads").exists()
     with pytest.raises(DatasetError, match=r"manifest\.json"):
         train_stage1(settings(tmp_path, tmp_path / "nothing"))
 

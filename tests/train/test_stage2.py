@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from blm.schemas.errors import CheckpointError, OutputExistsError, UnknownNameError, UsageError
+from blm.schemas.errors import (
+    CheckpointError,
+    DatasetError,
+    OutputExistsError,
+    UnknownNameError,
+    UsageError,
+)
 from blm.schemas.manifest import Mixture, read_manifest
 from blm.train import policy as policy_module
 from blm.train import stage2
@@ -265,6 +271,27 @@ def test_what_does_not_fit_the_policy_is_named(run: Path, backbone: FakeBackbone
 def test_an_unfinished_run_is_no_policy(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no policy\.json"):
         load_policy(tmp_path)
+
+
+def test_pictures_of_several_sizes_are_refused_before_any_work(
+    backbone: FakeBackbone, tmp_path: Path
+) -> None:
+    build = make_build(tmp_path / "splits")
+    shard, size = build / "train-so100-00000.tar", f'"image_size":[{SIZE},{SIZE}]'.encode()
+    assert size in shard.read_bytes()
+    shard.write_bytes(shard.read_bytes().replace(size, size.replace(b"[3", b"[6"), 1))
+    with pytest.raises(DatasetError, match=r"of several sizes: 32 × 32, 62 × 32\..*--image-size"):
+        train_stage2(config(build, tmp_path / "run"))
+    assert backbone.calls == 0
+
+
+def test_a_run_that_never_began_does_not_stand_in_the_way(splits: Path, tmp_path: Path) -> None:
+    for wrong in ({"cameras": "[side]"}, {"device": "abacus"}):
+        with pytest.raises(UsageError):
+            train_stage2(config(splits, tmp_path / "run", **wrong))
+    train_stage2(config(splits, tmp_path / "run", steps="1"))
+    with pytest.raises(OutputExistsError):
+        train_stage2(config(splits, tmp_path / "run", steps="1"))
 
 
 def test_cameras_that_are_not_there_are_named(splits: Path, tmp_path: Path) -> None:
