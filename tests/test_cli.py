@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from blm import __version__
 from blm.cli import app
+from tests.charts import charts_by_their_numbers
 from tests.factories import make_dataset
 
 runner = CliRunner()
@@ -103,6 +104,7 @@ def test_splits_from_a_dataset_as_text_and_as_json(tmp_path):
     assert summary["counts"] == {"inputs": 4, "kept": 4, "dropped": {}}
 
 
+@charts_by_their_numbers()
 def test_another_build_is_not_overwritten_unasked(tmp_path):
     first = make_dataset(tmp_path / "first", episodes=3, frames=20)
     second = make_dataset(tmp_path / "second", episodes=3, frames=20, seed=9)
@@ -115,6 +117,7 @@ def test_another_build_is_not_overwritten_unasked(tmp_path):
     )
 
 
+@charts_by_their_numbers()
 def test_the_configuration_file_holds_unless_an_option_says_otherwise(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_dataset(tmp_path / "dataset", episodes=3, frames=20)

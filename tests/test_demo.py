@@ -13,7 +13,7 @@ from blm.schemas.errors import OutputExistsError
 def test_every_stage_runs_and_the_report_tells_of_each(tmp_path):
     config = DemoConfig(
         output=tmp_path / "demo",
-        episodes=20,
+        episodes=8,
         image_size=128,
         stage1_steps=2,
         stage2_steps=4,

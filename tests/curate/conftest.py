@@ -1,48 +1,25 @@
-import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from blm.pages import charts
-
-PAGES = {
-    "blm.curate.corpus.page": ("change_chart", "histogram_chart"),
-    "blm.curate.report.splits_page": ("density_chart", "histogram_chart", "range_chart"),
-}
+from tests.charts import charts_as_drawn, charts_by_their_numbers
 
 
 @pytest.fixture(scope="package", autouse=True)
 def _charts_by_their_numbers() -> Iterator[None]:
-    """Pages hold a digest of what each chart shows, unless a test asks for `drawn_charts`.
-
-    Drawing takes longer than all the rest of a small build. Pages that differ in their charts still differ.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        for page, names in PAGES.items():
-            for name in names:
-                patch.setattr(f"{page}.{name}", _digest_of(name))
+    """For all tests of the curation but those that ask for `drawn_charts`."""
+    with charts_by_their_numbers():
         yield
 
 
 @pytest.fixture
 def drawn_charts(_charts_by_their_numbers: None) -> Iterator[None]:
     """Draw the charts of pages in this test."""
-    with pytest.MonkeyPatch.context() as patch:
-        for page, names in PAGES.items():
-            for name in names:
-                patch.setattr(f"{page}.{name}", getattr(charts, name))
+    with charts_as_drawn():
         yield
-
-
-def _digest_of(chart: str) -> Callable[..., str]:
-    def digest(*shown: object, **more: object) -> str:
-        numbers = json.dumps([shown, more], default=lambda values: values.tolist())
-        return f'<svg class="{chart}"><desc>{hashlib.sha256(numbers.encode()).hexdigest()}</desc></svg>'
-
-    return digest
 
 
 @pytest.fixture

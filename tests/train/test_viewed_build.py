@@ -12,6 +12,7 @@ from blm.pages.viewer.static_page import write_static_page
 from blm.schemas.errors import DatasetError, UsageError
 from blm.train.shard_build import ShardBuild
 from blm.train.viewed_build import ViewedBuild
+from tests.charts import charts_by_their_numbers
 from tests.factories import SUBTASKS, make_dataset
 from tests.train.stage2_builds import make_build
 
@@ -38,7 +39,8 @@ def curated(tmp_path_factory):
         output=folder / "splits",
         lossless=True,
     )
-    build_splits(config)
+    with charts_by_their_numbers():
+        build_splits(config)
     return ViewedBuild(ShardBuild(folder / "splits"))
 
 
