@@ -21,7 +21,8 @@ def check_can_push(repository: str) -> None:
     """
     if not HUB_NAME.fullmatch(repository):
         raise UsageError(
-            f"'{repository}' is not a name on the Hub.", "Example: --push-to-hub my-lab/so100-pick-cube"
+            f"'{repository}' is not a name on the Hub.",
+            "A name is ORG/NAME, for example my-lab/so100-pick-cube.",
         )
     from huggingface_hub import constants, get_token
 

@@ -35,7 +35,7 @@ def test_version():
             2,
             "'me' not found; there are: browser, gamepad",
         ),
-        (("collect", "--operator", "policy:nowhere"), 1, "nowhere is no finished Stage II run"),
+        (("collect", "--operator", "policy:nowhere"), 1, "nowhere is not a folder."),
         (
             ("collect", "--robot", "lerobot:so101_follower"),
             2,
@@ -91,6 +91,18 @@ def test_wrong_input_says_what_is_wrong_and_writes_nothing(arguments, code, mess
     assert message in " ".join(result.output.split())
     assert "Traceback" not in result.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_page_is_opened_for_a_recording_that_cannot_begin(tmp_path):
+    (tmp_path / "thesis.txt").touch()
+    for output, message in (
+        (tmp_path, "exists already. Choose another --output"),
+        (tmp_path / "thesis.txt", "is a file. Choose another --output"),
+    ):
+        refused = run("collect", "--operator", "browser", "--output", output)
+        assert refused.exit_code == 2
+        assert message in " ".join(refused.output.split())
+        assert "open http" not in refused.output
 
 
 def test_splits_from_a_dataset_as_text_and_as_json(tmp_path):

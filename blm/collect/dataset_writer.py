@@ -53,11 +53,7 @@ class DatasetWriter:
         Raises:
             OutputExistsError: there is something in `root`.
         """
-        if root.exists() and not _is_vacant(root):
-            raise OutputExistsError(
-                f"{root} exists already.",
-                "Choose another --output, or add --resume to continue this dataset.",
-            )
+        check_vacant(root)
         writer = cls(root, recording)
         files.write_json(root / RECORDING_FILE, recording.content())
         writer._write_info()
@@ -275,6 +271,17 @@ class DatasetWriter:
             self._write_summary(refresh=True)
         else:
             self._write_info()
+
+
+def check_vacant(root: Path) -> None:
+    """Raise OutputExistsError where a new dataset cannot begin."""
+    if root.exists() and not root.is_dir():
+        raise OutputExistsError(f"{root} is a file.", "Choose another --output.")
+    if root.exists() and not _is_vacant(root):
+        raise OutputExistsError(
+            f"{root} exists already.",
+            "Choose another --output, or add --resume to continue this dataset.",
+        )
 
 
 def _is_vacant(root: Path) -> bool:

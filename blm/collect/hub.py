@@ -32,8 +32,8 @@ def push_dataset(root: Path, repository: str, *, private: bool = True, api: HfAp
         UsageError: the name is not ORG/NAME, or another process is writing the dataset.
         DatasetError: no dataset there, nobody is logged in, or the Hub cannot be reached or refuses.
     """
-    check_can_push(repository)
     _check_whole(root)
+    check_can_push(repository)
     from huggingface_hub import HfApi
 
     api = api or HfApi()

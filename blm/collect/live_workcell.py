@@ -15,6 +15,7 @@ from threading import Event, Thread
 from typing import Any
 
 from blm.collect.controls import Control, Controls, KeyMap, Phase
+from blm.collect.dataset_writer import check_vacant
 from blm.collect.live_config import HUMAN_OPERATORS, TELEOPERATOR, LiveCollectConfig
 from blm.collect.live_recorder import LIVE_VIDEO, LiveRecorder
 from blm.collect.live_session import Console, LiveConfig, LiveSession, LiveSummary
@@ -46,6 +47,9 @@ def collect_live(
         OutputExistsError, DatasetError: as the recorder does.
     """
     check_device(config)
+    resume = config.resume and (config.output / RECORDING_FILE).is_file()
+    if not resume:
+        check_vacant(config.output)  # before an arm is powered or a page opened
     keys = KeyMap.parse(config.keys)
     controls = Controls()
     with ExitStack() as stack:
@@ -53,7 +57,6 @@ def collect_live(
         stack.callback(cell.close)
         device = stack.enter_context(_opened_device(config, cell, controls, announce))
         agent = device.agent if policy is None else _with_take_over(policy, device, controls)
-        resume = config.resume and (config.output / RECORDING_FILE).is_file()
         recording = Recording(
             cell.embodiment, cell.simulated, LIVE_VIDEO, str(config.variety), config.can_take_over
         )

@@ -31,8 +31,8 @@ def push_build(folder: Path, repository: str, *, private: bool = True, api: HfAp
         UsageError: the name is not ORG/NAME.
         DatasetError: no finished, whole build there, nobody is logged in, or the Hub cannot be reached or refuses.
     """
-    check_can_push(repository)
     manifest = read_manifest(folder)
+    check_can_push(repository)
     wanted = _files(folder)
     from huggingface_hub import HfApi
 

@@ -62,8 +62,8 @@ def evaluate_physical(config: PhysicalConfig, progress: Progress = silent) -> Ph
         CheckpointError, DatasetError: the run or its training shards cannot be read.
     """
     started = monotonic()
-    _check(config)
     pairs = _pairs(config)
+    _check(config)
     jobs = list(_jobs(config, pairs))
     total = sum(len(job.seeds) for job in jobs)
     rollouts: list[Rollout] = []

@@ -132,6 +132,13 @@ def read_manifest(folder: Path, kind: str | None = None) -> Manifest:
         ConfigError: the manifest has a wrong key.
     """
     path = folder / MANIFEST_FILE
+    if not folder.is_dir():
+        raise DatasetError(f"{folder} is not a folder.", "Give the folder of a finished build.")
+    if not path.is_file() and (folder / "meta" / "info.json").is_file():
+        raise DatasetError(
+            f"{folder} is a LeRobot dataset, not a build.",
+            "Build from it first: blm curate build-splits, or build-corpus.",
+        )
     if not path.is_file():
         raise DatasetError(
             f"{folder} holds no {MANIFEST_FILE}.", "Is the build finished? Run it again to complete it."

@@ -208,6 +208,10 @@ def read_card(run: Path) -> PolicyCard:
         CheckpointError: it is missing or not readable: `run` is no finished Stage II run.
     """
     path = run / POLICY_FILE
+    if not run.is_dir():
+        raise CheckpointError(
+            f"{run} is not a folder.", "Give the folder of a run: blm train stage2 … --output RUN"
+        )
     try:
         return validate(PolicyCard, json.loads(path.read_text(encoding="utf-8")), str(path))
     except FileNotFoundError:

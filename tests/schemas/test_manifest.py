@@ -39,6 +39,13 @@ def test_rows_in_are_rows_kept_and_dropped():
 
 
 def test_an_unfinished_build_says_so(tmp_path):
+    with pytest.raises(DatasetError, match=r"nowhere is not a folder\."):
+        read_manifest(tmp_path / "nowhere")
+    recorded = tmp_path / "recorded/meta/info.json"
+    recorded.parent.mkdir(parents=True)
+    recorded.write_text("{}")
+    with pytest.raises(DatasetError, match=r"is a LeRobot dataset, not a build\..*build-splits"):
+        read_manifest(tmp_path / "recorded")
     with pytest.raises(DatasetError, match=r"holds no manifest\.json.*Run it again"):
         read_manifest(tmp_path)
 
