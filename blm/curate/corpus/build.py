@@ -117,7 +117,6 @@ def _build(
     progress: Progress,
 ) -> BuildSummary:
     cache = SourceCache(folder.path / CACHE_FOLDER, config) if config.cache else None
-    licences = {one.config.name: one.config.licence for one in inputs}
     with (
         open_engine(config.engine, config.ray_address, config.workers) as engine,
         Spool(folder.staging / SPOOL_FOLDER) as spool,
@@ -137,6 +136,7 @@ def _build(
             if cache is not None and folder.finished_build() is None:
                 shutil.rmtree(cache.folder, ignore_errors=True)
             raise _nothing_left(pipeline, inputs)
+        licences = _licences(inputs, writer)
         manifest = _manifest(config, inputs, pipeline, writer, folder.fingerprint)
         content = CorpusContent(manifest, pipeline.reports, licences, writer.counts, spool, comparison)
         write_atomically(folder.staging / REPORT_FILE, corpus_page(content).encode())
@@ -230,6 +230,17 @@ def _objection(manifest: Manifest, config: CorpusConfig, inputs: list[Input]) ->
     if other := [one.name for one in manifest.inputs if contents.get(one.name) != one.sha256]:
         return f"a build of another content of {', '.join(other)}"
     return None
+
+
+def _licences(inputs: list[Input], writer: CorpusWriter) -> dict[str, tuple[str, ...]]:
+    """Of what is kept of each source; its own where nothing is."""
+    return {
+        one.config.name: tuple(
+            sorted(licence for source, licence in writer.licences if source == one.config.name)
+        )
+        or (one.config.licence,)
+        for one in inputs
+    }
 
 
 def _nothing_left(pipeline: Pipeline, inputs: list[Input]) -> DatasetError:

@@ -29,7 +29,7 @@ def corpus_card(
     manifest: Manifest,
     shards: Sequence[ShardRow],
     reports: Iterable[StageReport],
-    licences: Mapping[str, str],
+    licences: Mapping[str, Sequence[str]],
 ) -> str:
     """The card as Markdown; the same build gives the same card."""
     splits = [split for split, count in manifest.splits.items() if count]
@@ -37,7 +37,8 @@ def corpus_card(
     with_parquet = bool(manifest.config.get("parquet"))
     configs = parquet_configs(splits) if with_parquet else _configs(shards)
     kept = kept_by_source(manifest)
-    front = {"license": sorted({licences[name] for name, count in kept.items() if count}), "configs": configs}
+    held = {licence for name, count in kept.items() if count for licence in licences[name]}
+    front = {"license": sorted(held), "configs": configs}
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         "# Stage I corpus",
@@ -49,7 +50,13 @@ def corpus_card(
         _table(
             ["source", "kind", "licence", "conversations", "sha256"],
             [
-                [one.name, one.kind, licences[one.name], f"{kept[one.name]:,}", f"`{one.sha256[:16]}`"]
+                [
+                    one.name,
+                    one.kind,
+                    ", ".join(licences[one.name]),
+                    f"{kept[one.name]:,}",
+                    f"`{one.sha256[:16]}`",
+                ]
                 for one in manifest.inputs
             ],
         ),

@@ -18,6 +18,7 @@ from blm.curate.shards import DEFAULT_SHARD_BYTES
 from blm.schemas.corpus import Space, TaskFamily
 from blm.schemas.yaml_model import FrozenModel, read_yaml, validate
 
+UNKNOWN_LICENCE = "unknown"
 LanguageCode = Annotated[str, StringConstraints(pattern="^[a-z]{2,3}$")]
 
 
@@ -148,7 +149,7 @@ class CorpusConfig(FrozenModel):
         default=0.5, ge=0, le=1, description="of generated questions that offer lettered options"
     )
     fractions: Fractions = Fractions()
-    licence: str = Field(default="unknown", description="of sources that do not name theirs")
+    licence: str = Field(default=UNKNOWN_LICENCE, description="of sources that do not name theirs")
     jpeg_quality: int = Field(default=92, ge=1, le=100, description="of images taken from recorded video")
     video_frames: int = Field(default=8, ge=1, le=64, description="shown of a video, at equal distances")
     limits: Limits = Limits()

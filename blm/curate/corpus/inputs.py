@@ -77,6 +77,11 @@ def _digest(source: Source, kind: SourceKind, config: SourceConfig) -> str:
 def check_names(config: CorpusConfig, inputs: list[Input]) -> None:
     """Raise UnknownNameError where the settings speak of a source that the build does not have."""
     names = [one.config.name for one in inputs]
-    for wanted in (*(config.near_duplicates.image_sources or ()), *config.mixture.sources):
-        if wanted not in names:
-            raise UnknownNameError("corpus source", wanted, names)
+    wanted = {
+        "near_duplicates.image_sources": config.near_duplicates.image_sources or (),
+        "mixture.sources": config.mixture.sources,
+    }
+    for key, listed in wanted.items():
+        for name in listed:
+            if name not in names:
+                raise UnknownNameError(f"{key}: corpus source", name, names)

@@ -38,7 +38,7 @@ class CorpusContent(NamedTuple):
 
     manifest: Manifest
     reports: Sequence[StageReport]
-    licences: Mapping[str, str]
+    licences: Mapping[str, Sequence[str]]
     counts: Mapping[tuple[str, str], int]
     spool: Spool
     comparison: Comparison
@@ -306,7 +306,7 @@ def _sources(content: CorpusContent) -> Section:
         [
             one.name,
             one.kind or "",
-            content.licences.get(one.name, ""),
+            ", ".join(content.licences.get(one.name, ())),
             f"{kept[one.name]:,}",
             one.path,
             one.sha256[:12],

@@ -43,7 +43,7 @@ from blm.curate.corpus.stages import StageReport
 from blm.curate.shards import file_sha256, safe_key
 from blm.schemas.manifest import write_atomically
 
-_FORM = 2
+_FORM = 3
 _ENTRY = "entry.json"
 _READING_SETTINGS = ("licences", "limits", "allow_download", "download")
 _JUDGING_SETTINGS = ("quality", "languages", "mask_personal_data")

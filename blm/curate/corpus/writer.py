@@ -40,6 +40,8 @@ class CorpusWriter:
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     shards: list[FinishedShard] = field(default_factory=list)
     reused: int = 0
+    licences: set[tuple[str, str]] = field(default_factory=set)
+    """Of what is written: source and licence."""
 
     def __enter__(self) -> Self:
         shutil.rmtree(self.folder / PARQUET_FOLDER, ignore_errors=True)
@@ -66,6 +68,7 @@ class CorpusWriter:
         if self.parquet_form:
             self._form(record.split).write(conversation)
         self.counts[record.split, label] += 1
+        self.licences.add((record.source, record.licence))
         self._waiting.append(record)
         if len(self._waiting) >= _ROWS_AT_ONCE:
             self._write_rows()

@@ -44,6 +44,15 @@ def test_the_card_and_the_page_count_what_is_left_of_each_source(tmp_path):
     assert ">0<" in row
 
 
+def test_the_card_names_the_licences_of_records_that_bring_their_own(tmp_path):
+    build(tmp_path, parquet=True)
+    again = CorpusConfig(sources=(f"parquet:{tmp_path / 'out/parquet'}",), output=tmp_path / "again")  # type: ignore[arg-type]
+    build_corpus(again)
+    card = (tmp_path / "again/README.md").read_text()
+    assert yaml.safe_load(card.split("---")[1])["license"] == ["mit"]
+    assert "| parquet | parquet | mit | 4 |" in card
+
+
 def test_a_corpus_without_empty_sources_names_none(tmp_path):
     (tmp_path / "one.json").write_text(json.dumps([{"question": "What?", "answer": "That."}]))
     config = CorpusConfig(sources=(f"parquet:{tmp_path / 'one.json'}",), output=tmp_path / "out")  # type: ignore[arg-type]

@@ -313,16 +313,48 @@ def test_webdataset(tmp_path):
     assert [one[1] for one in dropped(read("webdataset", path))][-1] == "bad_tar"
 
 
-def test_a_corpus_that_was_built_is_a_source(tmp_path):
+@pytest.mark.parametrize(("kind", "path"), [("webdataset", "out"), ("parquet", "out/parquet")])
+def test_a_corpus_that_was_built_is_a_source(kind, path, tmp_path):
     put(tmp_path / "in/a.jpg", picture())
     chat = {"conversations": [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "That."}]}
     rows = put(tmp_path / "in/rows.json", [chat, chat | {"image": "a.jpg"}])
-    build_corpus(CorpusConfig(sources=(f"llava:{rows}",), output=tmp_path / "out"))  # type: ignore[arg-type]
-    items = read("webdataset", tmp_path / "out")
+    source = {
+        "kind": "llava",
+        "path": rows,
+        "licence": "cc-by-4.0",
+        "space": "physical",
+        "task_family": "planning",
+    }
+    build_corpus(CorpusConfig(sources=(source,), output=tmp_path / "out", parquet=True))  # type: ignore[arg-type]
+    items = read(kind, tmp_path / path)
     assert sorted(said(one)[0] for one in items) == ["<0>What?", "What?"]
+    for item in items:
+        record = item.record
+        assert (record.licence, record.space, record.task_family) == ("cc-by-4.0", "physical", "planning")
     origin = json.loads(items[0].record.provenance)
     assert origin["from"] == "rows_json"
     assert json.loads(origin["earlier"])["file"] == "rows.json"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"licence": "mit | x"}, "licence"),
+        ({"licence": 3}, "licence"),
+        ({"space": "outer"}, "space"),
+        ({"task_family": "spacial"}, "task_family"),
+        ({"licence": "unknown"}, None),
+    ],
+)
+def test_what_a_record_says_of_itself_is_checked(changes, field, tmp_path):
+    chat = {"messages": [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "That."}]}
+    own = {"id": "a-0", "source": "a", "licence": "mit", "space": "digital", "task_family": "general"}
+    rows = put(tmp_path / "rows.json", [chat | own | {"provenance": "{}"} | changes])
+    (item,) = read("parquet", rows)
+    if field is None:
+        assert item.record.licence == read("parquet", put(tmp_path / "plain.json", [chat]))[0].record.licence
+    else:
+        assert (item.reason, item.field) == ("bad_row", field)
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv", "beside"])

@@ -19,6 +19,8 @@ def file_inside(root: Path, name: str, field: str) -> Path:
     Raises:
         RowError: 'outside_root' for addresses, absolute paths and whatever leads out of `root`, 'missing_media'.
     """
+    if is_web_address(name):
+        raise RowError("outside_root", field, f"{name!r:.200} is a web address (see --allow-download)")
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
     if _ADDRESS.match(name) or posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
         raise RowError("outside_root", field, f"{name!r:.200} is not a relative path below the media root")

@@ -27,6 +27,8 @@ from blm.curate.corpus.sources.rows import RowError, row_files
 from blm.curate.corpus.sources.turns import (
     Mapper,
     Turns,
+    as_recorded,
+    is_recorded,
     question_and_answer,
     read_conversations,
     referenced_files,
@@ -76,7 +78,8 @@ def table_turns(row: Any, columns: Mapping[str, tuple[str, ...]] = _KNOWN_COLUMN
     """
     row = mapping(row)
     if isinstance(row.get("conversations"), list) or isinstance(row.get("messages"), list):
-        return chat_turns(row)
+        (turns,) = chat_turns(row)
+        return (as_recorded(turns, row) if is_recorded(row) else turns,)
     found = {role: _first_there(row, names) for role, names in columns.items()}
     question, answer = text(row, found["question"]), row.get(found["answer"])
     images = references(row.get(found["image"]), found["image"])

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from blm.curate.corpus.config import SourceConfig
+from blm.curate.corpus.config import UNKNOWN_LICENCE, SourceConfig
 from blm.curate.corpus.conversation import Conversation, Drop
 from blm.curate.corpus.sources.media_folder import (
     check_size,
@@ -26,7 +27,7 @@ from blm.curate.corpus.sources.media_folder import (
 )
 from blm.curate.corpus.sources.rows import RowError, read_rows
 from blm.curate.corpus.sources.video_frames import video_frames
-from blm.schemas.corpus import CorpusRecord, Media, Message, Part, TaskFamily
+from blm.schemas.corpus import CorpusRecord, Media, Message, Part, Space, TaskFamily
 
 Reference = str | bytes
 """A path below the media root, or the file's content itself."""
@@ -39,7 +40,7 @@ class Turns:
     Attributes:
         messages: whose parts refer to `media`. A part of kind 'video' becomes a few images.
         media: of each, where it is.
-        family: what the conversation trains, where the row itself says so.
+        family, space, licence: of the conversation, where the row itself says so.
         origin: what of the row is worth keeping as provenance.
     """
 
@@ -47,6 +48,8 @@ class Turns:
     media: tuple[Reference, ...] = ()
     family: TaskFamily | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
+    space: Space | None = None
+    licence: str | None = None
 
 
 Mapper = Callable[[Any], Iterable[Turns]]
@@ -61,9 +64,41 @@ _FAMILIES: tuple[tuple[str, TaskFamily], ...] = (
 """By words in the names of tasks that RoboVQA coined and ShareRobot took over."""
 
 
+_RECORDED = ("id", "source", "licence", "space", "task_family", "provenance")
+_LICENCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+()-]{0,99}")
+
+
 def family_in(task: str) -> TaskFamily | None:
     """What a conversation trains, by the name of its task in lower case; None where the name does not tell."""
     return next((family for word, family in _FAMILIES if word in task), None)
+
+
+def is_recorded(row: Any) -> bool:
+    """Whether a row is a conversation of a corpus that blm built, from a shard or the Parquet form."""
+    return isinstance(row, dict) and {"messages", *_RECORDED} <= set(row)
+
+
+def as_recorded(turns: Turns, row: Mapping[str, Any]) -> Turns:
+    """The conversation of such a row with the licence, space, family and lineage that it had there.
+
+    Raises:
+        RowError: 'bad_row', with the field at fault.
+    """
+    for name in _RECORDED:
+        if not isinstance(row[name], str):
+            raise RowError("bad_row", name, f"{row[name]!r:.80}, not a text")
+    for name, known in (("space", get_args(Space)), ("task_family", get_args(TaskFamily))):
+        if row[name] not in known:
+            raise RowError("bad_row", name, f"{row[name]!r:.80} is none of {', '.join(known)}")
+    if not _LICENCE_NAME.fullmatch(row["licence"]):
+        raise RowError("bad_row", "licence", f"{row['licence']!r:.80}, not a licence's name")
+    return replace(
+        turns,
+        family=row["task_family"],
+        space=row["space"],
+        licence=None if row["licence"] == UNKNOWN_LICENCE else row["licence"],
+        origin={"id": row["id"], "from": row["source"], "earlier": row["provenance"]},
+    )
 
 
 def question_and_answer(
@@ -146,8 +181,8 @@ def conversations_of_row(
                 for content in contents
             ),
             source=config.name,
-            licence=config.licence,
-            space=config.space,
+            licence=turns.licence or config.licence,
+            space=turns.space or config.space,
             task_family=turns.family or config.task_family,
             provenance=json.dumps({"file": place.file, "row": number, **turns.origin}, sort_keys=True),
         )

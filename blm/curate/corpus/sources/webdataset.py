@@ -27,7 +27,9 @@ from blm.curate.corpus.sources.turns import (
     Mapper,
     RowPlace,
     Turns,
+    as_recorded,
     conversations_of_row,
+    is_recorded,
     question_and_answer,
 )
 from blm.schemas.corpus import CorpusRecord
@@ -139,7 +141,7 @@ def _turns(sample: _Sample, mapper: Mapper) -> Iterator[Turns]:
     images = [sample.members[name] for name in sorted(sample.members, key=_image_order) if _is_image(name)]
     if "json" in sample.members:
         row = parse_json(sample.members["json"], "json")
-        if _is_record(row):
+        if is_recorded(row) and "media" in row:
             yield _recorded(row, images)
             return
         if isinstance(row, dict) and images:
@@ -166,10 +168,6 @@ def _image_order(name: str) -> tuple[int, str]:
     return (int(number) if number.isascii() and number.isdigit() and len(number) < 9 else 0, name)
 
 
-def _is_record(row: Any) -> bool:
-    return isinstance(row, dict) and {"messages", "media", "provenance", "task_family"} <= set(row)
-
-
 def _recorded(row: dict[str, Any], images: list[bytes]) -> Turns:
     """A record of an earlier build: said and shown as it was, with its lineage."""
     try:
@@ -177,9 +175,8 @@ def _recorded(row: dict[str, Any], images: list[bytes]) -> Turns:
     except (DatasetError, TypeError, AttributeError, ValueError) as error:
         raise RowError("bad_row", "json", f"no record of a corpus: {error}"[:300]) from error
     texts = [part.text for message in record.messages for part in message.content]
-    if not all(isinstance(one, str) for one in (*texts, record.id, record.provenance)):
+    if not all(isinstance(one, str) for one in texts):
         raise RowError("bad_row", "messages", "a text that is none")
     if len(record.media) != len(images):
         raise RowError("media_mismatch", "media", f"{len(record.media)} named, {len(images)} there")
-    origin = {"id": record.id, "from": record.source, "earlier": record.provenance}
-    return Turns(record.messages, tuple(images), record.task_family, origin)
+    return as_recorded(Turns(record.messages, tuple(images)), row)
