@@ -34,6 +34,7 @@ from blm.schemas.errors import DatasetError
 
 _STATE_ENDINGS = {"state", "states", "qpos", "joint_position", "joint_positions", "proprio", "robot_state"}
 _ACTION_ENDINGS = {"action", "actions"}
+_STORED = {False: "a video feature", True: "pictures in the table"}
 _NEVER = {EE_POSE, ENVIRONMENT_STATE}
 
 
@@ -109,7 +110,7 @@ def infer_features(
         Inferred(
             f"camera {one.name}",
             f"{one.feature} ({one.width} × {one.height})",
-            "given" if given.cameras and one.name in given.cameras else "a video feature",
+            "given" if given.cameras and one.name in given.cameras else _STORED[one.in_table],
         )
         for one in streams
     ]

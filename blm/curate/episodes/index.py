@@ -72,7 +72,7 @@ class DatasetIndex:
     ('yes', 'no' or 'unknown'), `seed`, `operator`, `rate_hz`, `length` (as the metadata say), `data_file`,
     `unreadable` (why the data file is, else null), `missing_videos`, `video_frames` (of the camera that differs most
     from `length`), the columns of `episode_facts`, `object_starts` (null unless asked for and recorded), and per
-    camera `video/<name>` {file, from_s}.
+    camera `video/<name>` {file, from_s}, the data file where its pictures lie in that.
     """
 
     name: str
@@ -202,6 +202,9 @@ def _episode_row(
     }
     missing, counts = [], [result["length"]]
     for stream in streams:
+        if stream.in_table:
+            result[f"video/{stream.name}"] = {"file": result["data_file"], "from_s": 0.0}
+            continue
         prefix = f"videos/{stream.feature}"
         from_s, to_s = (_time(row.get(f"{prefix}/{end}_timestamp")) for end in ("from", "to"))
         file = _video_file(root, info, row, stream)

@@ -51,12 +51,14 @@ _RECORDED_TYPES = {one.name: _SQL_TYPES.get(str(one.type), "varchar") for one in
 
 @dataclass(frozen=True)
 class CameraStream:
-    """A recorded camera: its name in the build, its LeRobot feature, its size in pixels."""
+    """A recorded camera: its name in the build, its LeRobot feature, its size in pixels, and whether its pictures lie
+    in the table with the other data instead of in videos."""
 
     name: str
     feature: str
     width: int
     height: int
+    in_table: bool = False
 
 
 def read_info(root: Path) -> dict[str, Any]:
@@ -229,7 +231,7 @@ def camera_streams(
         given: name → feature, instead of the names that follow from the features'.
 
     Raises:
-        DatasetError: a wanted camera is absent, names clash, or images are not stored as video.
+        DatasetError: a wanted camera is absent, or names clash.
     """
     images = _pictures(info)
     named = given or {_camera_name(key): key for key in images}
@@ -278,12 +280,6 @@ def _camera_name(feature: str) -> str:
 
 def _camera_stream(root: Path, name: str, key: str, images: dict[str, Any]) -> CameraStream:
     feature = images[key]
-    if feature["dtype"] != "video":
-        raise DatasetError(
-            f"{root}: camera '{name}' is stored as single images.",
-            f"Convert it with: lerobot-edit-dataset --repo_id NAME --root {root} --new_repo_id NAME-video "
-            "--new_root FOLDER --operation.type convert_image_to_video",
-        )
     if not re.fullmatch(r"[a-z0-9_]{1,40}", name) or name in ("state", "action", "subtask"):
         raise DatasetError(
             f"{root}: a camera cannot be called '{name}'.",
@@ -294,7 +290,7 @@ def _camera_stream(root: Path, name: str, key: str, images: dict[str, Any]) -> C
     names = feature.get("names")
     if isinstance(names, list) and names and names[0] in ("channels", "channel"):
         height, width = feature["shape"][1:]
-    return CameraStream(name, key, width, height)
+    return CameraStream(name, key, width, height, feature["dtype"] == "image")
 
 
 def file_of_episode(root: Path, template: str, row: dict[str, Any], prefix: str, **more: str) -> str:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from blm.curate.episodes.config import SplitsConfig
 from blm.curate.episodes.frames import Frames, FramesError, read_frames
 from blm.curate.episodes.index import DatasetIndex
+from blm.curate.episodes.lerobot_files import CameraStream
 from blm.curate.episodes.pictures import (
     PictureFinding,
     PicturesError,
@@ -23,8 +24,9 @@ from blm.curate.episodes.pictures import (
     picture_note,
 )
 from blm.curate.episodes.reasons import RULES, Reason, Rule
+from blm.curate.episodes.table_pictures import TableClip
 from blm.curate.episodes.thresholds import resolve_rules
-from blm.curate.episodes.video import Clip, VideoError, encode_clip, watch_clip
+from blm.curate.episodes.video import Clip, Pictures, Stills, VideoError, encode_clip, watch_clip
 from blm.curate.shards import Sample
 from blm.schemas.shard import (
     ACTION_SUFFIX,
@@ -125,7 +127,7 @@ def pack_segment(segment: Segment) -> Sample:
     }
     findings: list[PictureFinding] = []
     for camera in segment.dataset.cameras:
-        clip = _clip(segment, camera.name, segment.row["start"], segment.row["stop"])
+        clip = _clip(segment, camera, segment.row["start"], segment.row["stop"])
         watch = picture_watch(segment, state)
         images = encode_clip(clip, segment.image_size, segment.quality, watch.see)
         findings += watch.findings(camera.name, segment.rules)
@@ -148,7 +150,7 @@ def picture_findings(segment: Segment) -> list[PictureFinding]:
     findings: list[PictureFinding] = []
     for camera in segment.dataset.cameras:
         watch = picture_watch(segment, state)
-        watch_clip(_clip(segment, camera.name, segment.row["start"], segment.row["stop"]), watch.see)
+        watch_clip(_clip(segment, camera, segment.row["start"], segment.row["stop"]), watch.see)
         findings += watch.findings(camera.name, segment.rules)
     return findings
 
@@ -171,7 +173,7 @@ def example_frame(dataset: DatasetIndex, episode: int) -> bytes | None:
         for frame in range(0, max(1, row["length"] or 1), max(1, (row["length"] or 1) // 4)):
             if video is None:
                 continue
-            clip = Clip(Path(video["file"]), video["from_s"], dataset.rate_hz, frame, frame + 1)
+            clip = recorded_pictures(dataset, row, camera, [frame])
             try:
                 return encode_clip(clip, (camera.width, camera.height), 85)[0]
             except VideoError:
@@ -190,9 +192,9 @@ def estimated_frame_bytes(segment: Segment) -> float:
     try:
         images = sum(
             len(
-                encode_clip(
-                    _clip(segment, camera.name, middle, middle + 1), segment.image_size, segment.quality
-                )[0]
+                encode_clip(_clip(segment, camera, middle, middle + 1), segment.image_size, segment.quality)[
+                    0
+                ]
             )
             for camera in segment.dataset.cameras
         )
@@ -201,9 +203,21 @@ def estimated_frame_bytes(segment: Segment) -> float:
     return vectors + max(images, pixels / 64)
 
 
-def _clip(segment: Segment, camera: str, start: int, stop: int) -> Clip:
-    video = segment.row[f"video/{camera}"]
-    return Clip(Path(video["file"]), video["from_s"], segment.dataset.rate_hz, start, stop, segment.stride)
+def _clip(segment: Segment, camera: CameraStream, start: int, stop: int) -> Pictures:
+    return recorded_pictures(segment.dataset, segment.row, camera, range(start, stop, segment.stride))
+
+
+def recorded_pictures(
+    dataset: DatasetIndex, row: Mapping[str, Any], camera: CameraStream, frames: Sequence[int]
+) -> Pictures:
+    """Frames, in ascending order, of the episode in a row of `DatasetIndex.episodes`."""
+    place = row[f"video/{camera.name}"]
+    path = Path(place["file"])
+    if camera.in_table:
+        return TableClip(path, camera.feature, row["episode"], frames, camera.width * camera.height)
+    if isinstance(frames, range):
+        return Clip(path, place["from_s"], dataset.rate_hz, frames.start, frames.stop, frames.step)
+    return Stills(path, place["from_s"], dataset.rate_hz, tuple(frames))
 
 
 def _meta(segment: Segment, subtasks: tuple[str, ...], findings: Sequence[PictureFinding]) -> bytes:

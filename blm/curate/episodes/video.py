@@ -10,6 +10,7 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import av
 import av.error
@@ -50,6 +51,10 @@ class Clip:
     def frames(self) -> range:
         return range(self.start, self.stop, self.stride)
 
+    def decoded(self) -> Iterator[VideoFrame]:
+        """The frames, in order; raises VideoError where the file is unreadable or lacks one."""
+        return _wanted_frames(self)
+
 
 @dataclass(frozen=True)
 class Stills:
@@ -64,9 +69,22 @@ class Stills:
     def start(self) -> int:
         return self.frames[0]
 
+    def decoded(self) -> Iterator[VideoFrame]:
+        """As `Clip.decoded`."""
+        return _wanted_frames(self)
+
+
+class Pictures(Protocol):
+    """Frames of one camera, wherever they are stored."""
+
+    @property
+    def path(self) -> Path: ...
+
+    def decoded(self) -> Iterator[VideoFrame]: ...
+
 
 def encode_clip(
-    clip: Clip | Stills,
+    clip: Pictures,
     size: tuple[int, int],
     quality: int | None,
     watch: Callable[[VideoFrame], None] | None = None,
@@ -80,7 +98,7 @@ def encode_clip(
     """
     reformatter = VideoReformatter()
     images = []
-    for frame in _wanted_frames(clip):
+    for frame in clip.decoded():
         try:
             if watch is not None:
                 watch(frame)
@@ -95,13 +113,13 @@ def encode_clip(
     return images
 
 
-def watch_clip(clip: Clip | Stills, watch: Callable[[VideoFrame], None]) -> None:
+def watch_clip(clip: Pictures, watch: Callable[[VideoFrame], None]) -> None:
     """Decode a clip's frames as `encode_clip` does, and only show them.
 
     Raises:
         VideoError: as `encode_clip`.
     """
-    for frame in _wanted_frames(clip):
+    for frame in clip.decoded():
         try:
             watch(frame)
         except (av.error.FFmpegError, ValueError) as error:
@@ -153,7 +171,7 @@ def _decoded(path: Path, from_s: float) -> Iterator[VideoFrame]:
 
 
 def _jpeg(frame: VideoFrame, reformatter: VideoReformatter, size: tuple[int, int], quality: int) -> bytes:
-    if frame.colorspace == Colorspace.ITU709:
+    if frame.colorspace == Colorspace.ITU709 or frame.format.name == "rgb24":
         return _jpeg_through_rgb(frame, reformatter, size, quality)
     width, height = size
     planar = reformatter.reformat(
@@ -171,7 +189,7 @@ def _jpeg(frame: VideoFrame, reformatter: VideoReformatter, size: tuple[int, int
 def _jpeg_through_rgb(
     frame: VideoFrame, reformatter: VideoReformatter, size: tuple[int, int], quality: int
 ) -> bytes:
-    """For video in BT.709 colours; JPEG knows those of BT.601 only."""
+    """For video in BT.709 colours, where JPEG knows those of BT.601 only, and for pictures that are RGB already."""
     image = np.ascontiguousarray(_rgb(frame, reformatter, size))
     return simplejpeg.encode_jpeg(image, quality=quality, colorsubsampling="420")
 

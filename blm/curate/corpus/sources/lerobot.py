@@ -35,7 +35,8 @@ from blm.curate.corpus.sources.recorded_scenes import (
     open_recorded_scenes,
 )
 from blm.curate.corpus.visibility import SeenThings
-from blm.curate.episodes.video import Stills, VideoError, encode_clip
+from blm.curate.episodes.segment import recorded_pictures
+from blm.curate.episodes.video import VideoError, encode_clip
 from blm.schemas.corpus import CorpusRecord, Media, Message, Part
 
 _CLEARLY_UNFINISHED = 2 / 3
@@ -181,8 +182,7 @@ def _images(
     stream = recorded.stream
     if stream.name in row["missing_videos"]:
         raise SceneError("missing_video", stream.feature, "the video is missing")
-    video = row[f"video/{stream.name}"]
-    stills = Stills(Path(video["file"]), video["from_s"], recorded.index.rate_hz, tuple(frames))
+    stills = recorded_pictures(recorded.index, row, stream, frames)
     try:
         images = encode_clip(stills, (stream.width, stream.height), quality)
     except VideoError as error:
