@@ -101,6 +101,7 @@ def motion_window(rate_hz: float) -> int:
     return max(1, round(MOTION_WINDOW_S * rate_hz))
 
 
+@np.errstate(over="ignore", invalid="ignore")  # wild readings may differ by more than float32 holds
 def episode_facts(frames: Frames, embodiment: Embodiment, rate_hz: float, idle_speed: float) -> pa.Table:
     """One row per episode in `frames`: `episode` and the columns of `FACT_FIELDS`.
 
