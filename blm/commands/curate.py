@@ -10,7 +10,7 @@ import typer
 from blm.commands.datasets import check_can_push, push_if_asked
 from blm.commands.inspect import inspect
 from blm.commands.options import EngineOption, JsonOption, OverwriteBuild, PushOption, RayAddressOption
-from blm.commands.terminal import checked, given_only, plain, print_json, progress_bar
+from blm.commands.terminal import checked, given_only, plain, print_json, progress_bar, refuse_nothing
 from blm.schemas.printable import printable
 
 curate_app = typer.Typer(
@@ -67,6 +67,9 @@ def build_splits(
     from blm.curate.episodes.build import build_splits as run
     from blm.curate.episodes.config import SplitsConfig, read_splits_config
 
+    refuse_nothing(
+        datasets or config, "datasets", "Name their folders or ORG/NAME, or give --config splits.yaml."
+    )
     check_can_push(push_to_hub)
     given = {
         "datasets": datasets or None,
@@ -136,6 +139,9 @@ def build_corpus(
     from blm.curate.corpus.build import build_corpus as run
     from blm.curate.corpus.config import CorpusConfig, read_corpus_config
 
+    refuse_nothing(
+        source or config, "sources", "Name them with --source KIND:PATH, or give --config corpus.yaml."
+    )
     check_can_push(push_to_hub)
     given = {"sources": source or None, "questions_per_episode": questions, "seed": seed}
     given |= {"benchmarks": benchmark or None, "parquet": parquet, "allow_download": allow_download}

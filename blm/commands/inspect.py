@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from blm.commands.options import JsonOption
-from blm.commands.terminal import checked, counted, print_json, progress_bar
+from blm.commands.terminal import checked, counted, print_json, progress_bar, refuse_nothing
 
 if TYPE_CHECKING:
     from blm.curate.corpus.lookup import Corpus, DroppedInput, KeptRecord
@@ -56,6 +56,9 @@ def inspect(
     Example: blm curate inspect so100-push-cube-000003-007 --corpus corpus
     """
     asked = what or []
+    refuse_nothing(
+        asked or config, "datasets", "Name their folders or ORG/NAME, a corpus, or the id of a record."
+    )
     if corpus is None and len(asked) == 1 and _is_build(Path(asked[0])):
         _show_corpus(Path(asked[0]), as_json)
     elif asked and (corpus is not None or not any(map(_is_dataset, asked))):

@@ -84,6 +84,14 @@ def overrides(pairs: list[str] | None) -> dict[str, str]:
     return changes
 
 
+def refuse_nothing(given: object, what: str, remedy: str) -> None:
+    """Raise UsageError where nothing was given to work on."""
+    from blm.schemas.errors import UsageError
+
+    if not given:
+        raise UsageError(f"no {what} were named.", remedy)
+
+
 def checked(model: type[Any], **settings: Any) -> Any:
     from blm.schemas.yaml_model import validate
 

@@ -29,12 +29,24 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist.", "Check the path.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not readable as YAML: {error}", "Mend the file.") from error
+        raise ConfigError(f"{path} is not readable as YAML: {_where(error)}.", "Mend the file.") from error
     if content is None:
         raise ConfigError(f"{path} is empty.", "Write its keys into it.")
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold a mapping of keys, not {type(content).__name__}.", "")
     return content
+
+
+def _where(error: yaml.YAMLError | UnicodeDecodeError) -> str:
+    """What is wrong with a text, and in which line; in one line itself."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is no text in UTF-8"
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return " ".join(str(error).split())
+    return (
+        f"{getattr(error, 'problem', 'it makes no sense')} (line {mark.line + 1}, column {mark.column + 1})"
+    )
 
 
 def validate[Model: BaseModel](model: type[Model], content: Mapping[str, Any], source: str) -> Model:
@@ -53,7 +65,8 @@ def _explain(model: type[BaseModel], error: ValidationError, source: str) -> tup
     # A list whose elements are wrong is reported as too short as well.
     problems = [one for one in error.errors() if one["type"] != "too_short"] or error.errors()
     first = problems[0]
-    key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+    # Of several types that a key may have, pydantic puts one's name, like 'dict[str,float]', into the place.
+    key = ".".join(str(part) for part in first["loc"] if "[" not in str(part)) or "(top level)"
     more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":
         owner = _owner(model, first["loc"][:-1])
@@ -66,7 +79,11 @@ def _explain(model: type[BaseModel], error: ValidationError, source: str) -> tup
 
 def _plain(message: str) -> str:
     """What pydantic says, in the words of YAML."""
-    return message.removeprefix("Value error, ").replace("a valid tuple", "a list")
+    return (
+        message.removeprefix("Value error, ")
+        .replace("a valid tuple", "a list")
+        .replace("a valid dictionary", "a mapping")
+    )
 
 
 def _owner(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:

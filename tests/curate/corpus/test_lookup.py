@@ -193,7 +193,7 @@ def test_a_corpus_as_a_whole_says_how_to_ask_on(corpus):
         (["photos-1"], "there is no corpus in corpus"),
         (["photos-1", "photos-2"], "2 ids are more than one"),
         (["photos-1", "--corpus", "nowhere"], "there is no corpus in nowhere"),
-        ([], "'datasets' is missing"),
+        ([], "no datasets were named"),
     ],
 )
 def test_wrong_ways_to_ask(arguments, message, tmp_path, monkeypatch):
