@@ -216,7 +216,7 @@ def read_card(run: Path) -> PolicyCard:
         return validate(PolicyCard, json.loads(path.read_text(encoding="utf-8")), str(path))
     except FileNotFoundError:
         raise CheckpointError(
-            f"{run} is no finished Stage II run: it has no {POLICY_FILE}.",
+            f"{run} is no finished run of stage 2: it has no {POLICY_FILE}.",
             "Finish it with: blm train stage2 … --resume",
         ) from None
     except (json.JSONDecodeError, UnicodeDecodeError, BlmError) as error:
