@@ -8,7 +8,7 @@ from PIL import Image
 from tests.charts import charts_as_drawn, charts_by_their_numbers
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _charts_by_their_numbers() -> Iterator[None]:
     """For all tests of the curation but those that ask for `drawn_charts`."""
     with charts_by_their_numbers():
