@@ -76,17 +76,22 @@ class _Maker:
     ) -> None:
         self.backbone, self.build, self.folder, self.cameras = backbone, build, folder, cameras
         self.stride, self.batch_size, self.progress = stride, batch_size, progress
-        self.lengths = {segment.key: len(build.state(segment)) for segment in build.segments()}
-        self.total = sum(self._count(segment) for segment in build.segments())
+        every = (segment for segment in build.segments() if {*cameras} <= {*segment.meta.cameras})
+        self.segments = tuple(every)  # a held-out robot may lack the cameras that training looks through
+        self.lengths = {segment.key: len(build.state(segment)) for segment in self.segments}
+        self.total = sum(self._count(segment) for segment in self.segments)
         if not self.total:
-            raise DatasetError(f"{build.folder} holds no frames.", "Collect more episodes.")
+            raise DatasetError(
+                f"{build.folder} holds no frames of {', '.join(cameras)}.",
+                "Choose other cameras, or collect more.",
+            )
         self.done = 0
 
     def run(self, identity: dict[str, Any]) -> None:
         self.layouts = self._made_layouts()
         self._write_channels()
         by_shard: dict[str, list[Segment]] = {}
-        for segment in self.build.segments():
+        for segment in self.segments:
             by_shard.setdefault(Path(segment.members[META_SUFFIX].shard).stem, []).append(segment)
         for name, segments in by_shard.items():
             if not (self.folder / f"{name}.json").is_file():
@@ -118,7 +123,7 @@ class _Maker:
     def _made_layouts(self) -> Layouts:
         """One frame of each wording shows where its tokens are, and gives those before the first image."""
         first: dict[str, Segment] = {}
-        for segment in self.build.segments():
+        for segment in self.segments:
             first.setdefault(segment.meta.instruction, segment)
         seen = [
             self.backbone.intent(self._images(segment, [0]), [wording]).to("cpu")
@@ -140,7 +145,7 @@ class _Maker:
         """Mean and spread of H_k's channels over frames spread evenly over the build."""
         if (self.folder / CHANNELS_FILE).is_file():
             return
-        segments = self.build.segments()
+        segments = self.segments
         picks = np.unique(np.linspace(0, len(segments) - 1, STATISTICS_FRAMES).round().astype(int))
         per_segment = -(-STATISTICS_FRAMES // len(picks))
         seen: list[torch.Tensor] = []

@@ -130,7 +130,7 @@ def train_stage2(config: Stage2Config, progress: Progress | None = None) -> Trai
         losses = _train(config, loop)
         _write_policy(config.output, card, model, loop)
         averaged = loop.average.model if loop.average is not None else model
-        validation = _validate(config, build, averaged, source, transforms, progress)
+        validation = _validate(config, build, averaged, source, transforms, cameras, progress)
     summary = TrainSummary(
         config.output, loop.step, losses, validation, loop.samples_per_second, time.monotonic() - began
     )
@@ -316,14 +316,15 @@ def _validate(
     model: torch.nn.Module,
     source: CachedIntent | LiveIntent,
     transforms: Transforms,
+    cameras: tuple[str, ...],
     progress: Progress,
 ) -> dict[str, float]:
     """Mean absolute error of sampled chunks on the validation split, in axis units, beside that of holding still."""
     assert isinstance(model, FlowPolicy)
     if not config.validation_windows or not build.manifest.splits.get("val"):
         return {}
-    known = [segment for segment in build.segments("val") if segment.meta.embodiment in transforms.names]
-    if not known:  # of robots that no training sample shows
+    metas = [segment.meta for segment in build.segments("val")]
+    if not any(one.embodiment in transforms.names and {*cameras} <= {*one.cameras} for one in metas):
         return {}
     windows = Windows(
         build,
@@ -332,6 +333,7 @@ def _validate(
         frame_stride=config.frame_stride,
         embodiments=transforms.names,
         others="leave",
+        cameras=cameras,
     )
     count = min(len(windows), config.validation_windows)
     chosen = EpochOrder(len(windows), count, config.seed).at(np.arange(count))

@@ -50,6 +50,7 @@ class Windows:
         embodiments: names whose places are the embodiment ids; default: those with training samples, sorted, and then
             those that only this split holds, so that a robot has the same id in every split.
         others: what becomes of samples of embodiments that are not listed: 'refuse', or 'leave' them out.
+        cameras: samples that lack one of these are left out.
 
     Raises:
         ConfigError: the horizon or the stride is below 1.
@@ -67,12 +68,13 @@ class Windows:
         future_offset: int | None = None,
         embodiments: Sequence[str] | None = None,
         others: Literal["refuse", "leave"] = "refuse",
+        cameras: Sequence[str] = (),
     ) -> None:
         if horizon < 1 or frame_stride < 1:
             raise ConfigError(f"horizon ({horizon}) and frame_stride ({frame_stride}) must be at least 1.")
         self.build, self.split, self.horizon, self.frame_stride = build, split, horizon, frame_stride
         self.future_offset = horizon if future_offset is None else future_offset
-        self.segments = build.segments(split)
+        self.segments = tuple(one for one in build.segments(split) if {*cameras} <= {*one.meta.cameras})
         if embodiments is not None and others == "leave":
             self.segments = tuple(one for one in self.segments if one.meta.embodiment in embodiments)
         if not self.segments:

@@ -132,6 +132,24 @@ def make_build(
     return folder
 
 
+def merge(folder: Path, other: Path) -> None:
+    """Add another build's shards to a build."""
+    for table in ("index.parquet", "manifest.parquet"):
+        both = [parquet.read_table(path / table) for path in (folder, other)]
+        parquet.write_table(pa.concat_tables(both), folder / table)
+    for shard in other.glob("*.tar"):
+        shard.rename(folder / shard.name)
+    mine, theirs = read_manifest(folder), read_manifest(other)
+    both = {
+        "statistics": {**mine.statistics, **theirs.statistics},
+        "splits": {
+            name: mine.splits.get(name, 0) + theirs.splits.get(name, 0)
+            for name in mine.splits | theirs.splits
+        },
+    }
+    mine.model_copy(update=both).write(folder)
+
+
 def without_training_samples(folder: Path, embodiment: str) -> Path:
     """Take an embodiment out of a build's training split, as where all of its episodes are held out."""
     manifest = read_manifest(folder)

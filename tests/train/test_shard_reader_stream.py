@@ -18,7 +18,7 @@ from blm.schemas.manifest import Mixture, read_manifest
 from blm.train.image_processes import WorkerError
 from blm.train.shard_reader import EpochOrder, MixtureOrder, ShardBuild, ShardReader
 from tests.train.batch_digests import brighter, digest
-from tests.train.stage2_builds import SIZE, make_build, without_training_samples
+from tests.train.stage2_builds import SIZE, make_build, merge, without_training_samples
 
 # Other libraries' threads are idle when the reader forks, and what it forks uses none of them.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
@@ -111,20 +111,6 @@ def test_which_axis_is_the_gripper_has_to_be_known_for_relative_actions(tmp_path
 
 def _nobody(name: str):
     raise UnknownNameError("embodiment", name, ())
-
-
-def merge(folder: Path, other: Path) -> None:
-    """Add another build's shards to a build."""
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
-    for table in ("index.parquet", "manifest.parquet"):
-        both = [parquet.read_table(path / table) for path in (folder, other)]
-        parquet.write_table(pa.concat_tables(both), folder / table)
-    for shard in other.glob("*.tar"):
-        shard.rename(folder / shard.name)
-    mine, theirs = read_manifest(folder), read_manifest(other)
-    mine.model_copy(update={"statistics": {**mine.statistics, **theirs.statistics}}).write(folder)
 
 
 def test_an_epoch_ends_with_every_window_read_once(build: ShardBuild) -> None:

@@ -22,7 +22,7 @@ from blm.train import stage2
 from blm.train.recipes import stage2_config
 from blm.train.stage2 import Stage2Config, load_policy, train_stage2, trained_pairs, training_actions
 from blm.train.transforms import Transforms
-from tests.train.stage2_builds import SIZE, FakeBackbone, make_build, picture, without_training_samples
+from tests.train.stage2_builds import SIZE, FakeBackbone, make_build, merge, picture, without_training_samples
 
 GOLDEN = Path(__file__).parent / "golden" / "stage2_losses.json"
 
@@ -137,6 +137,14 @@ def test_validation_leaves_out_robots_that_no_training_sample_shows(splits: Path
     summary = train_stage2(config(held, tmp_path / "run", steps="1"))
     both = train_stage2(config(splits, tmp_path / "both", steps="1"))
     assert 0 < summary.validation["windows"] < both.validation["windows"]
+
+
+def test_what_is_held_out_may_lack_the_cameras_that_training_looks_through(tmp_path: Path) -> None:
+    held = make_build(tmp_path / "held", embodiments=("so100",), cameras=("top",), splits=("train",))
+    other = make_build(tmp_path / "other", embodiments=("so100",), cameras=("front",), splits=("val",))
+    merge(held, other)
+    summary = train_stage2(config(held, tmp_path / "run", steps="1"))
+    assert summary.validation == {}
 
 
 def test_a_mixture_of_what_is_not_there_is_named(splits: Path, tmp_path: Path) -> None:
