@@ -103,6 +103,16 @@ def test_no_answer_is_right_more_often_than_it_must_be(stacking):
         assert least / (most + least) > 0.3, (kind, answers[kind])
 
 
+def test_yes_stays_as_frequent_as_no_when_more_is_asked_than_there_are_frames(stacking):
+    answers: Counter[str] = Counter()
+    for conversation in read(stacking, questions_per_episode=400):
+        _, answer, origin = asked(conversation.record.to_row())
+        if origin["question"] in ("outcome", "complete_now") and origin["episode"] % 3 != 2:
+            answers[answer] += 1
+    assert answers.total() > 60
+    assert 0.4 < answers["yes"] / answers.total() < 0.6
+
+
 def test_questions_about_steps_are_asked_well_within_each_step_equally(stacking):
     truth, counts = Truth(stacking), Counter()
     for conversation in read(stacking, questions_per_episode=60):

@@ -119,7 +119,8 @@ def _plan(episode: EpisodeScenes, config: SourceConfig, rng: Random) -> list[_Pl
     for number in range(config.questions_per_episode):
         spread = int((number + rng.random()) * episode.length / config.questions_per_episode)
         for kind in sorted(kinds, key=lambda kind: uses[kind]):
-            frame = _moment(QUESTION_KINDS[kind], episode, spread, rng)
+            asked = {moment for one, moment in taken if one == kind}
+            frame = _moment(QUESTION_KINDS[kind], episode, spread, asked, rng)
             if frame is None or (kind, frame) in taken:
                 continue
             question = QUESTION_KINDS[kind].make(episode.at(frame), rng)
@@ -149,7 +150,10 @@ def _visible(
     return [one for one in planned if not any(seen.hidden(one.frame, thing) for thing in one.shows)]
 
 
-def _moment(kind: QuestionKind, episode: EpisodeScenes, spread: int, rng: Random) -> int | None:
+def _moment(
+    kind: QuestionKind, episode: EpisodeScenes, spread: int, asked: set[int], rng: Random
+) -> int | None:
+    """A frame to ask about; None where this kind has none left. `asked` are those it was asked about."""
     if kind.moment == "any":
         return spread
     if kind.moment == "step":
@@ -159,8 +163,12 @@ def _moment(kind: QuestionKind, episode: EpisodeScenes, spread: int, rng: Random
         return last
     if done is None:
         return None
-    if done and rng.random() < 0.5:
-        return int(rng.choice(done))
+    fresh = [frame for frame in done if frame not in asked]
+    if done and not fresh:
+        # What is left are frames where it is not done: the answer would be 'no' more often than 'yes'.
+        return None
+    if fresh and rng.random() < 0.5:
+        return int(rng.choice(fresh))
     unfinished = int((done[0] if done else episode.length) * _CLEARLY_UNFINISHED)
     return rng.randrange(unfinished) if unfinished else None
 
