@@ -213,7 +213,9 @@ class Kinematics:
         return max(excess, angle_between(pose.rotation[:, 1], wanted) / tolerance.opening_rad)
 
     def _solution(self, start: np.ndarray) -> np.ndarray:
-        return self._with_gripper(self._configuration.q[self._joints.qpos].copy(), start)
+        # The solver keeps to limits but for its own tolerance.
+        found = np.clip(self._configuration.q[self._joints.qpos], self.lower, self.upper)
+        return self._with_gripper(found, start)
 
     def _with_gripper(self, configuration: np.ndarray, source: np.ndarray) -> np.ndarray:
         index = self.embodiment.gripper_index
