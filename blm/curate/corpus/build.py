@@ -181,7 +181,12 @@ def _fingerprint(config: CorpusConfig, inputs: list[Input], items: list[Benchmar
     if config.languages:
         settings["language_identifier"] = identifier_identity()
     listed = [
-        (one.source.kind, one.config.model_dump(mode="json", exclude={"media_root"}), one.sha256)
+        (
+            one.source.kind,
+            one.kind.code,
+            one.config.model_dump(mode="json", exclude={"media_root"}),
+            one.sha256,
+        )
         for one in inputs
     ]
     content = json.dumps([KIND, __version__, settings, listed], sort_keys=True)

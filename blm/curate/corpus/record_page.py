@@ -43,7 +43,11 @@ def lineage(corpus: Corpus, found: KeptRecord) -> list[tuple[str, str]]:
     rows = [
         ("source", _source(found, record.source)),
         ("licence", record.licence),
-        *((key.replace("_", " "), _text(value)) for key, value in found.origin.items() if value not in ([], {})),
+        *(
+            (key.replace("_", " "), _text(value))
+            for key, value in found.origin.items()
+            if value not in ([], {})
+        ),
         *((f"changed by {stage}", what) for stage, what in found.changes),
         *_alike(found),
         ("family", f"{record.task_family}, {record.space}"),

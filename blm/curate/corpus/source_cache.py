@@ -64,7 +64,8 @@ class SourceCache:
     def entry(self, source: Input) -> Path:
         """Where the entry of a source lies, or would."""
         given = source.config.model_dump(mode="json", exclude={"media_root"})
-        content = [_FORM, __version__, source.source.kind, given, source.sha256, self._of(_READING_SETTINGS)]
+        kind = [source.source.kind, source.kind.code]
+        content = [_FORM, __version__, kind, given, source.sha256, self._of(_READING_SETTINGS)]
         name = f"{safe_key(source.config.name)}-{_key(content)}"
         self._asked.add(name)
         return self.folder / name

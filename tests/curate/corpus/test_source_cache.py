@@ -1,10 +1,12 @@
 """A build reads again only what has changed and ends in the bytes of a build from nothing; a killed one does, too."""
 
+import importlib
 import json
 import random
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 
 import pytest
 from PIL import Image
@@ -231,6 +233,36 @@ def test_another_language_identifier_is_another_build(sources, reads, monkeypatc
         found.append(summary.counts.dropped.get("wrong_language", 0))
     assert found == [0, 3]
     assert reads == list(NAMES)
+
+
+PLUG_IN = """
+from blm.curate.corpus.sources.llava import read_llava
+from blm.curate.corpus.conversation import Drop
+
+def read_own(path, config):
+    for number, item in enumerate(read_llava(path, config)):
+        yield item if number < {most} else Drop(config.name, str(number), "too_many")
+"""
+
+
+def test_a_kind_of_another_package_is_read_again_when_its_code_changes(monkeypatch, tmp_path):
+    rows = [
+        {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "Yes."}]}
+        for n in "abc"
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    entry = EntryPoint("own", "own_package:read_own", "blm.corpus_sources")
+    monkeypatch.setattr("blm.curate.corpus.sources.entry_points", lambda group: [entry])
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    kept = []
+    for most in (1, 2, 2):
+        (tmp_path / "own_package.py").write_text(PLUG_IN.format(most=most))
+        sys.modules.pop("own_package", None)
+        importlib.invalidate_caches()
+        config = CorpusConfig(sources=(f"own:{tmp_path / 'rows.json'}",), output=tmp_path / "out")  # type: ignore[arg-type]
+        kept.append(build_corpus(config).counts.kept)
+    assert kept == [1, 2, 2]
 
 
 def test_a_build_under_way_is_not_disturbed(sources, monkeypatch, tmp_path):

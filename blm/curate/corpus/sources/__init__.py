@@ -6,9 +6,11 @@ function `(path, config) -> iterator of Conversation and Drop`, or a `SourceKind
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from importlib.metadata import entry_points
+from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from blm.curate.corpus.config import SourceConfig
@@ -52,12 +54,14 @@ class SourceKind:
         files: every file that `read` depends on, for the fingerprint of the input.
         identity: what stands for an input that is not a local path, e.g. a name and revision; None where it is one.
         options: the settings it knows in a source's `options`; None: any.
+        code: what stands for the code of a kind from another package: where it changes, sources are read again.
     """
 
     read: Reader
     files: Files = files_below
     identity: Identity = lambda path, config: None
     options: tuple[str, ...] | None = None
+    code: str = ""
 
 
 SOURCE_KINDS = {
@@ -88,4 +92,15 @@ def source_kind(name: str) -> SourceKind:
     if name not in installed:
         raise UnknownNameError("corpus source", name, [*SOURCE_KINDS, *installed])
     found = installed[name].load()
-    return found if isinstance(found, SourceKind) else SourceKind(found)
+    kind = found if isinstance(found, SourceKind) else SourceKind(found)
+    return replace(kind, code=kind.code or _code(installed[name], kind.read))
+
+
+def _code(entry: EntryPoint, read: Reader) -> str:
+    """The version of the package, and a digest of the module with the function, which changes while it is written."""
+    version = f"{entry.dist.name} {entry.dist.version}" if entry.dist else ""
+    try:
+        module = inspect.getsourcefile(read)
+        return f"{version} {hashlib.sha256(Path(module).read_bytes()).hexdigest()}" if module else version
+    except (OSError, TypeError):
+        return version
