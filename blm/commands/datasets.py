@@ -172,7 +172,8 @@ def _print_diagnosis(diagnosis: Any) -> None:
             )
         typer.echo(f"    {row['remedy']}")
     dropped, warned = diagnosis.count("drop"), diagnosis.count("warn")
-    found = f"{counted(dropped, 'finding')} that drop an episode, {counted(warned, 'warning')}"
+    drop = "drops" if dropped == 1 else "drop"
+    found = f"{counted(dropped, 'finding')} that {drop} an episode, {counted(warned, 'warning')}"
     broken = f", {counted(len(diagnosis.problems), 'problem')} with the whole" if diagnosis.problems else ""
     clean = not (dropped or warned or diagnosis.problems)
     typer.echo(f"{diagnosis.path}: {diagnosis.examined} {unit}; {'clean' if clean else found + broken}")
