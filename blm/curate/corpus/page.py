@@ -267,7 +267,8 @@ def _contamination(content: CorpusContent) -> Section | None:
     matches = content.comparison.matches
     if not matches:
         return Section(
-            "Benchmarks", "No conversation shares a question, an answer or an image with the benchmarks."
+            "Benchmarks",
+            "No conversation shares 13 words in a row, a question with its answer, or an image with the benchmarks.",
         )
     counted = Counter((str(row["benchmark"]), str(row["match"])) for row in matches)
     kinds = ", ".join(f"{name}: {kind} {count:,}" for (name, kind), count in sorted(counted.items()))

@@ -338,6 +338,7 @@ def killed(sources, output, moment):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("drawn_charts")
 def test_killed_at_any_moment_a_build_ends_in_the_same_bytes(sources, tmp_path):
     whole = killed(sources, tmp_path / "whole", 0)
     moments = int(whole.stdout)
