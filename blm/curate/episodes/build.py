@@ -78,11 +78,21 @@ def build_splits(config: SplitsConfig, progress: Progress | None = None) -> Buil
 def _build(located: Located, engine: Engine, progress: Progress) -> BuildSummary:
     started = time.monotonic()
     config, inputs = located.config, index_all(located, engine, progress)
+    folder = OutputFolder(config.output, KIND, _fingerprint(config, inputs))
+    with folder.claimed():
+        if folder.is_complete(
+            (INDEX_FILE, DROPPED_FILE, FINDINGS_FILE, LINEAGE_FILE, CARD_FILE, REPORT_FILE)
+        ):
+            return summarise(config.output, KIND, started, reused=None)
+        reused = _fill(folder, config, inputs, engine, progress)
+        return summarise(config.output, KIND, started, reused)
+
+
+def _fill(
+    folder: OutputFolder, config: SplitsConfig, inputs: Inputs, engine: Engine, progress: Progress
+) -> int:
+    """Make the build and put it in place; returns how many of its shards were there."""
     datasets = inputs.datasets
-    fingerprint = _fingerprint(config, inputs)
-    folder = OutputFolder(config.output, KIND, fingerprint)
-    if folder.is_complete((INDEX_FILE, DROPPED_FILE, FINDINGS_FILE, LINEAGE_FILE, CARD_FILE, REPORT_FILE)):
-        return summarise(config.output, KIND, started, reused=None)
     kept, checked = _checked(datasets, config)
     folder.prepare(config.overwrite, lambda manifest: _objection(manifest, config, datasets))
 
@@ -94,7 +104,7 @@ def _build(located: Located, engine: Engine, progress: Progress) -> BuildSummary
     segments = [segment for segment in segments if segment.key not in packed.unreadable]
     if not segments:
         raise _nothing_left(len(checked.dropped), checked.dropped)
-    manifest = _manifest(config, inputs, segments, checked.dropped, packed, fingerprint)
+    manifest = _manifest(config, inputs, segments, checked.dropped, packed, folder.fingerprint)
 
     rows = [shard.row for shard in packed.shards]
     write_parquet(folder.staging / DROPPED_FILE, with_skipped(checked.dropped, inputs.skipped))
@@ -108,7 +118,7 @@ def _build(located: Located, engine: Engine, progress: Progress) -> BuildSummary
         folder.staging, manifest, datasets, segments, packed.shards, lineage, checked, config.licence
     )
     folder.publish(manifest, rows)
-    return summarise(config.output, KIND, started, packed.reused)
+    return packed.reused
 
 
 def _objection(manifest: Manifest, config: SplitsConfig, datasets: Mapping[str, DatasetIndex]) -> str | None:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 
+from blm.curate import output_folder
 from blm.curate.doctor import diagnose
 from blm.curate.episodes.build import BuildSummary, build_splits
 from blm.curate.episodes.config import Fractions, SplitsConfig, Thresholds, read_splits_config
@@ -124,6 +125,15 @@ def progress(label, done, total, note=""):
 
 build_splits(SplitsConfig.model_validate_json(Path(sys.argv[1]).read_text()), progress)
 """
+
+
+def test_a_build_under_way_is_not_disturbed(recorded, monkeypatch, tmp_path):
+    monkeypatch.setattr(output_folder, "_PATIENCE_S", 0.0)
+    with (
+        output_folder.OutputFolder(tmp_path / "out", "splits", "other").claimed(),
+        pytest.raises(OutputExistsError, match="being written by another build"),
+    ):
+        build_splits(config(tmp_path / "out", recorded))
 
 
 def test_a_killed_build_is_finished_to_the_same_bytes(built, recorded, tmp_path):
