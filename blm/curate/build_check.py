@@ -25,6 +25,8 @@ _REBUILD = "Build it again: what is whole is kept."
 
 def check_build(folder: Path, fast: bool, progress: Progress) -> tuple[str, int, tuple[str, ...]]:
     """Kind, number of samples and problems of the build in `folder`; `fast` leaves the shards' bytes unread."""
+    if strange := sorted(path.name for path in folder.glob("*") if not (path.is_file() or path.is_dir())):
+        return "build", 0, (f"neither files nor folders: {printable(', '.join(strange), 200)}. {_REBUILD}",)
     try:
         manifest = read_manifest(folder)
         shards = read_shard_table(folder)

@@ -1,6 +1,7 @@
 """A finished build, damaged in one way after the other: each is told, with what to do, and fails the doctor."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -115,6 +116,12 @@ def _link_a_shard(build: Path) -> None:
     shard.symlink_to(shard.rename(build.parent / "elsewhere.tar"))
 
 
+def _put_a_pipe(build: Path) -> None:
+    """Who opens one to read waits until somebody writes."""
+    (build / "dropped.parquet").unlink()
+    os.mkfifo(build / "dropped.parquet")
+
+
 def _begin_another(build: Path) -> None:
     (build / UNFINISHED_FOLDER).mkdir()
 
@@ -138,6 +145,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "stray shard": (_add_a_stray, "shards that no table lists: train-old-000000.tar. Remove them"),
     "shard that is a link": (_link_a_shard, "is not the name of a file of this build"),
+    "table that is a pipe": (_put_a_pipe, "neither files nor folders: dropped.parquet. Build it again"),
     "another build begun": (_begin_another, ".unfinished is still there: another build was begun here"),
 }
 

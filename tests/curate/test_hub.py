@@ -135,11 +135,13 @@ def test_commands_upload_what_they_built(hub, tmp_path):
     assert hub.files == contents(output)
 
 
-@pytest.mark.parametrize("command", ["build-corpus", "build-splits"])
+@pytest.mark.parametrize(
+    "command", [["build-corpus", "--source", "llava:rows.json"], ["build-splits", "recordings"]]
+)
 def test_without_a_token_nothing_is_built(command, monkeypatch, hub, tmp_path):
     monkeypatch.setattr(hub_library, "get_token", lambda: None)
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(app, ["curate", command, "--push-to-hub", "my-lab/x"])
+    result = CliRunner().invoke(app, ["curate", *command, "--push-to-hub", "my-lab/x"])
     assert result.exit_code == 1
     assert "nobody is logged in" in result.output
     assert list(tmp_path.iterdir()) == []
