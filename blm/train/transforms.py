@@ -101,11 +101,6 @@ class Transforms(FrozenModel):
         values = (np.asarray(encoded, dtype=np.float64) + 1) / 2 * (high - low) + low
         return (values + self._base(state, embodiment)[:, None]).astype(np.float32)
 
-    def action_scale(self, embodiment: np.ndarray) -> np.ndarray:
-        """Axis units per normalised unit of action, (B, A)."""
-        low, high = self._table("action")
-        return ((high - low) / 2)[embodiment]
-
     def write(self, folder: Path) -> Path:
         path = folder / TRANSFORMS_FILE
         write_atomically(path, self.model_dump_json(indent=1).encode() + b"\n")
