@@ -84,7 +84,7 @@ def read_batches[Result](
             return consume(_streamed(files, columns, resources, in_order)), {}
         except _OutOfOrderError:
             continue
-        except (duckdb.Error, pa.ArrowException, FramesError, ValueError, OSError):
+        except (duckdb.Error, pa.ArrowException, FramesError, ValueError, OSError, RuntimeError):
             break
     unreadable: dict[str, str] = {}
     return consume(_one_by_one(files, columns, resources, unreadable)), unreadable

@@ -151,10 +151,11 @@ def read_episode_metadata(root: Path) -> pa.Table:
             wanted = [_typed(name) for name in relation.columns if _is_used(name)]
             selected = relation.select(", ".join(wanted)).limit(MAX_EPISODES)
             table = selected.order("episode_index").to_arrow_table()
-    except duckdb.Error as error:
+    except (duckdb.Error, UnicodeDecodeError, RuntimeError) as error:
+        told = isinstance(error, duckdb.Error)  # the others are about names that are no text
+        why = printable(str(error), 400) if told else "a column's name is no text."
         raise DatasetError(
-            f"{folder} is not readable: {printable(str(error), 400)}",
-            "Restore it from a copy, or record again.",
+            f"{folder} is not readable: {why}", "Restore it from a copy, or record again."
         ) from error
     _check_episodes(folder, table)
     return table

@@ -159,6 +159,12 @@ def cut_episodes(root):
         path.write_bytes(path.read_bytes()[:-40])
 
 
+def misspell_a_column(root):
+    """In the schema; where the columns lie, the footer names them rightly."""
+    for path in root.glob("meta/episodes/*/*.parquet"):
+        path.write_bytes(path.read_bytes().replace(b"dataset_from_index", b"dataset\xfffrom_index", 1))
+
+
 def strange_shape(root):
     edit_info(root, lambda info: info["features"][ACTION].update(shape=["six"]))
 
@@ -179,6 +185,7 @@ def lead_outside(root):
         ),
         (lose_episodes, "meta/episodes holds no Parquet"),
         (cut_episodes, "meta/episodes is not readable"),
+        (misspell_a_column, "meta/episodes is not readable: a column's name is no text"),
         (strange_shape, "feature 'action' has no type and shape that make sense"),
         (lead_outside, "leads out of the dataset"),
     ],
