@@ -142,21 +142,25 @@ def _only_equal(config: CorpusConfig) -> frozenset[str]:
 
 
 def _hashes(spool: Spool, progress: Progress, engine: Engine, cache: HashCache | None) -> ImageHashes:
-    """Of all media contents, as many at a time as the engine works at."""
-    found, known = cache.find(spool.digests()) if cache else (None, np.zeros(spool.contents, dtype=bool))
+    """Of all media contents."""
+    if cache is None:
+        return _hashed(spool, range(spool.contents), progress, engine)
+    found, known = cache.find(spool.digests())
     missing = np.flatnonzero(~known).tolist()
-    batches = ([spool.content(number) for number in some] for some in batched(missing, _IMAGES_AT_ONCE))
-    parts = []
-    for number, hashes in enumerate(engine.stream(image_hashes, batches)):
-        progress("hashing images", number * _IMAGES_AT_ONCE, len(missing))
-        parts.append(hashes)
-    progress("hashing images", len(missing), len(missing))
-    hashes = joined_hashes(parts)
-    if cache is None or found is None:
-        return hashes
-    hashes = replaced_hashes(found, missing, hashes)
+    hashes = replaced_hashes(found, missing, _hashed(spool, missing, progress, engine))
     cache.keep(spool.digests(), hashes)
     return hashes
+
+
+def _hashed(spool: Spool, numbers: Sequence[int], progress: Progress, engine: Engine) -> ImageHashes:
+    """Of some media contents, as many at a time as the engine works at."""
+    batches = ([spool.content(number) for number in some] for some in batched(numbers, _IMAGES_AT_ONCE))
+    parts = []
+    for batch, hashes in enumerate(engine.stream(image_hashes, batches)):
+        progress("hashing images", batch * _IMAGES_AT_ONCE, len(numbers))
+        parts.append(hashes)
+    progress("hashing images", len(numbers), len(numbers))
+    return joined_hashes(parts)
 
 
 def _near_text(spool: Spool, config: CorpusConfig, found: Comparison) -> None:

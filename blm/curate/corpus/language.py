@@ -53,20 +53,24 @@ _LETTER = re.compile(r"[^\W\d_]")
 
 def load_identifier() -> Identifier | None:
     """None if no library is installed."""
-    for name in _LIBRARIES:
-        with suppress(ImportError):
-            library = importlib.import_module(name)
-            return _with_pycld2(library) if name == "pycld2" else _with_py3langid(library)
-    return None
+    name, library = _installed()
+    if not name:
+        return None
+    return _with_pycld2(library) if name == "pycld2" else _with_py3langid(library)
 
 
 def identifier_identity() -> str:
     """Which library `load_identifier` takes, and its version; '' if none is installed."""
+    name, _ = _installed()
+    return f"{name} {version(name)}" if name else ""
+
+
+def _installed() -> tuple[str, Any]:
+    """The first library that is there, with its name; '' if there is none."""
     for name in _LIBRARIES:
         with suppress(ImportError):
-            importlib.import_module(name)
-            return f"{name} {version(name)}"
-    return ""
+            return name, importlib.import_module(name)
+    return "", None
 
 
 def unwanted_language(text: str, wanted: Sequence[str], identify: Identifier | None) -> str:

@@ -22,6 +22,7 @@ from blm.curate.corpus.build_files import CONTAMINATION_FILE, DUPLICATES_FILE, K
 from blm.curate.corpus.conversation import Conversation
 from blm.curate.corpus.source_cache import kept_conversation
 from blm.curate.output_folder import CACHE_FOLDER
+from blm.curate.parquet_files import open_in_batches
 from blm.schemas.corpus import CorpusRecord, Media, table_to_records
 from blm.schemas.errors import DatasetError, UsageError
 from blm.schemas.manifest import DROPPED_FILE, INDEX_FILE, InputFingerprint, Manifest, read_manifest
@@ -113,7 +114,7 @@ class Corpus:
 
     def some_id(self) -> str | None:
         """The id of a record, with an image where one has."""
-        records = pq.ParquetFile(self.folder / RECORDS_FILE)
+        records = open_in_batches(self.folder / RECORDS_FILE)
         first = next(records.iter_batches(1024, columns=["id", "media"]), None)
         rows = first.to_pylist() if first is not None else []
         return next((row["id"] for row in sorted(rows, key=lambda row: not row["media"])), None)

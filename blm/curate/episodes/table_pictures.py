@@ -14,6 +14,7 @@ from av.video.frame import VideoFrame
 from PIL import Image
 
 from blm.curate.episodes.video import MAX_PIXELS, VideoError
+from blm.curate.parquet_files import open_in_batches
 from blm.schemas.printable import printable
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
@@ -72,7 +73,7 @@ class TableClip:
 
 def _pictures(clip: TableClip) -> Iterator[tuple[int, bytes | None]]:
     """(frame, encoded picture) of the episode's rows, as they lie in the file."""
-    with pq.ParquetFile(clip.path) as file:
+    with open_in_batches(clip.path) as file:
         for group in range(file.num_row_groups):
             if not _may_hold(clip.episode, file, group):
                 continue

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,22 +112,19 @@ def _plan(episode: EpisodeScenes, config: SourceConfig, rng: Random) -> list[_Pl
     """Questions spread over time, each of the kind least asked so far that has a clear answer at its moment."""
     kinds = list(QUESTION_KINDS)
     rng.shuffle(kinds)
-    uses: Counter[str] = Counter()
-    taken: set[tuple[str, int]] = set()
+    asked: dict[str, set[int]] = {kind: set() for kind in kinds}
     planned = []
     for number in range(config.questions_per_episode):
         spread = int((number + rng.random()) * episode.length / config.questions_per_episode)
-        for kind in sorted(kinds, key=lambda kind: uses[kind]):
-            asked = {moment for one, moment in taken if one == kind}
-            frame = _moment(QUESTION_KINDS[kind], episode, spread, asked, rng)
-            if frame is None or (kind, frame) in taken:
+        for kind in sorted(kinds, key=lambda kind: len(asked[kind])):
+            frame = _moment(QUESTION_KINDS[kind], episode, spread, asked[kind], rng)
+            if frame is None or frame in asked[kind]:
                 continue
             question = QUESTION_KINDS[kind].make(episode.at(frame), rng)
             if question is not None:
                 put = ask(question, rng, config.choice_share)
                 planned.append(_Planned(kind, frame, put, question.shows))
-                taken.add((kind, frame))
-                uses[kind] += 1
+                asked[kind].add(frame)
                 break
     return planned
 

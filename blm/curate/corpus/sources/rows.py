@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from blm.curate.corpus.config import Limits
+from blm.curate.parquet_files import open_in_batches
 from blm.schemas.errors import DatasetError
 
 ROW_FILE_ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".parquet")
 _CHUNK_BYTES = 1 << 20
 _BATCH_ROWS = 64
-_BUFFER_BYTES = 1 << 20
 _AFTER_VALUES = frozenset(" \t\r\n,]")
 
 
@@ -221,8 +220,8 @@ def _parquet_rows(path: Path) -> Iterator[Any]:
 
 
 def parquet_batches(path: Path, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """The batches of a Parquet file. By default pyarrow keeps all that it has read, the whole file in the end."""
-    with pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES) as file:
+    """The batches of a Parquet file, in bounded memory."""
+    with open_in_batches(path) as file:
         yield from file.iter_batches(rows, columns=columns, use_threads=False)
 
 
