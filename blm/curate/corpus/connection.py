@@ -77,5 +77,7 @@ class CheckedConnection:
         if self._timer:
             self._timer.cancel()
         self._connection.close()
-        if self._late and (error is None or isinstance(error, Exception)):
+        # A single read has no more time either, and may find that out before the timer does.
+        late = self._late or isinstance(error, TimeoutError)
+        if late and (error is None or isinstance(error, Exception)):
             raise TimeoutError(f"no whole answer within {self._timeout_s:g} s") from error

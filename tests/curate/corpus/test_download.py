@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from blm.cli import app
 from blm.curate.corpus.build import build_corpus
+from blm.curate.corpus.connection import CheckedConnection
 from blm.curate.corpus.download import Download, DownloadError, Downloads, is_public, is_web_address
 from blm.schemas.errors import OutputExistsError
 from tests.curate.corpus.test_build import config_for, content_of
@@ -72,6 +73,12 @@ def test_what_misbehaves_has_a_reason_and_leaves_nothing(site, tmp_path, case, e
 def test_an_answer_that_drips_ends_in_time(site, tmp_path, case):
     found, note = reason(downloads(tmp_path, timeout_s=0.3), f"{site[0]}/{case}")
     assert (found, "within 0.3 s" in note) == ("download_failed", True), note
+
+
+def test_a_read_that_gives_up_before_the_timer_says_the_same(site, monkeypatch, tmp_path):
+    monkeypatch.setattr(CheckedConnection, "_stop", lambda connection: None)
+    found, note = reason(downloads(tmp_path, timeout_s=0.05), f"{site[0]}/drip")
+    assert (found, "within 0.05 s" in note) == ("download_failed", True), note
 
 
 def test_the_budget_of_a_build_counts_each_address_once(site, tmp_path):
