@@ -1,6 +1,7 @@
 """CPU seconds per million frames, and memory, of indexing a LeRobot v3 dataset (Parquet only, 14 axes).
 
-Both layouts: many episodes per file, as LeRobot writes, and one file per episode, as blm records. 'reading' is what it
+Three layouts: many episodes per file, each in a group of rows of its own, as LeRobot records and joins; many per file in
+large groups, as LeRobot converts older datasets; and one file per episode, as blm records. 'reading' is what it
 takes to have all states and actions in memory once, batch by batch; 'index' adds metadata, hashes, and every fact that
 checks look at. Run: make bench ARGS="benchmarks/episode_index.py [FRAMES] [MEMORY_GB]"
 """
@@ -27,18 +28,20 @@ from blm.curate.episodes.index import index_dataset  # noqa: E402
 from tests.large_dataset import joint_names, write_dataset  # noqa: E402
 
 AXES = 14
-LAYOUTS = {"many episodes per file": False, "one file per episode": True}
+LAYOUTS = {
+    "many episodes per file, a group each": {"file_per_episode": False, "group_per_episode": True},
+    "many episodes per file, large groups": {"file_per_episode": False},
+    "one file per episode": {"file_per_episode": True},
+}
 
 
 def main(frames: int = 1_200_000, memory_gb: float = 2.0) -> None:
     """Print a row per figure; each comes from a process of its own that has done the same on 3,000 frames before."""
     with tempfile.TemporaryDirectory() as folder:
-        for number, (layout, file_per_episode) in enumerate(LAYOUTS.items()):
+        for number, (layout, arguments) in enumerate(LAYOUTS.items()):
             sizes = {"small": 3000, "large": frames}
             small, large = (
-                write_dataset(
-                    Path(folder) / f"{size}{number}", count, AXES, file_per_episode=file_per_episode
-                )
+                write_dataset(Path(folder) / f"{size}{number}", count, AXES, **arguments)
                 for size, count in sizes.items()
             )
             for what in ("reading", "index"):
@@ -82,7 +85,7 @@ def _measure(what: str, small: Path, large: Path, memory_gb: float) -> dict[str,
 
 def _read(root: Path, resources: Resources) -> None:
     every = tuple(range(AXES))
-    files = sorted(map(str, root.glob("data/*/*.parquet")))
+    files = {str(file): sys.maxsize for file in root.glob("data/*/*.parquet")}
     columns = Columns(state=every, action=every, subtask=False, success=False)
     read_batches(files, columns, resources, lambda batches: sum(len(one.frame) for one in batches))
 

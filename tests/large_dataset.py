@@ -15,8 +15,19 @@ FRAMES_PER_FILE = 600_000
 """About the 100 MB a file that LeRobot writes by default, at 14 axes."""
 
 
-def write_dataset(root: Path, frames: int, axes: int, *, file_per_episode: bool, seed: int = 0) -> Path:
-    """Smooth curves of `axes` joints, float32, episodes of 300 frames; many episodes per file, or one."""
+def write_dataset(
+    root: Path,
+    frames: int,
+    axes: int,
+    *,
+    file_per_episode: bool,
+    group_per_episode: bool = False,
+    seed: int = 0,
+) -> Path:
+    """Smooth curves of `axes` joints, float32, episodes of 300 frames; many episodes per file, or one.
+
+    LeRobot records and joins datasets with a group of rows per episode, and converts older ones with large groups.
+    """
     episodes = frames // EPISODE_FRAMES
     per_file = 1 if file_per_episode else FRAMES_PER_FILE // EPISODE_FRAMES
     generator = np.random.default_rng(seed)
@@ -26,7 +37,8 @@ def write_dataset(root: Path, frames: int, axes: int, *, file_per_episode: bool,
         chosen = range(first, min(first + per_file, episodes))
         path = root / f"data/chunk-{chunk:03d}/file-{file:03d}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(_frames(chosen, axes, generator), path)
+        rows_per_group = EPISODE_FRAMES if group_per_episode else None
+        pq.write_table(_frames(chosen, axes, generator), path, row_group_size=rows_per_group)
         rows += [_episode(episode, chunk, file) for episode in chosen]
     meta = root / "meta/episodes/chunk-000/file-000.parquet"
     meta.parent.mkdir(parents=True)

@@ -15,6 +15,7 @@ import pyarrow as pa
 from blm.curate.episodes.boundaries import MAX_EPISODES, check_places, read_json
 from blm.curate.episodes.checks import DROPPED_SCHEMA
 from blm.curate.episodes.config import BrokenDatasets
+from blm.curate.episodes.frame_batches import DEFAULT_RESOURCES
 from blm.curate.episodes.lerobot_files import INFO_FILE, read_episode_metadata
 from blm.schemas.errors import DatasetError
 from blm.schemas.manifest import SkippedInput
@@ -73,7 +74,8 @@ def announced_episodes(root: Path) -> int | None:
         told = read_json(root / INFO_FILE).get("total_episodes") if (root / INFO_FILE).is_file() else None
         if type(told) is int and 0 <= told <= MAX_EPISODES:
             return told
-        return len(read_episode_metadata(root))
+        with DEFAULT_RESOURCES.connect() as connection:
+            return len(read_episode_metadata(root, connection))
     except (DatasetError, OSError):
         return None
 

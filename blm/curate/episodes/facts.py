@@ -30,6 +30,8 @@ _AT_LIMIT = 0.002
 _MOVES = 0.1
 """An axis whose counterpart moves by this fraction of its range is expected to move too."""
 
+_ROWS_IN_CACHE = 1024
+
 FACT_FIELDS: tuple[tuple[str, pa.DataType], ...] = (
     ("rows", pa.int64()),
     ("contiguous", pa.bool_()),
@@ -84,10 +86,10 @@ class _Batch:
         return self.owner[apart:] == self.owner[: len(self.owner) - apart]
 
     def largest(self, values: np.ndarray) -> np.ndarray:
-        """(E,) float64: the largest of per-row values, the rest of the rows counting as 0; NaN does not count."""
-        padded = np.zeros(len(self.owner))
-        padded[: len(values)] = np.nan_to_num(values, nan=0.0, posinf=np.inf)
-        return np.maximum.reduceat(padded, self.starts)
+        """(E,) float64: the largest of per-row values and 0; NaN does not count."""
+        padded = np.zeros(len(self.owner), values.dtype)
+        np.fmax(values, 0, out=padded[: len(values)])
+        return np.maximum.reduceat(padded, self.starts).astype(np.float64)
 
     def total(self, flags: np.ndarray) -> np.ndarray:
         """(E,) int64: how many of the per-row flags are set."""
@@ -118,10 +120,11 @@ def episode_facts(frames: Frames, embodiment: Embodiment, rate_hz: float, idle_s
     if not len(frames.frame):
         return pa.table({name: pa.array([], kind) for name, kind in (("episode", pa.int64()), *FACT_FIELDS)})
     numbers, starts, rows = np.unique(frames.episode, return_index=True, return_counts=True)
-    finite = np.isfinite(np.concatenate([frames.state, frames.action], axis=1)).all(axis=1)
+    state, action = _axis_by_axis(frames.state), _axis_by_axis(frames.action)
+    finite = _blank_what_is_not_finite(state) & _blank_what_is_not_finite(action)
     batch = _Batch(
-        state=_finite_columns(frames.state),
-        action=_finite_columns(frames.action),
+        state=state,
+        action=action,
         starts=starts,
         owner=np.repeat(np.arange(len(numbers)), rows),
         embodiment=embodiment,
@@ -142,21 +145,36 @@ def episode_facts(frames: Frames, embodiment: Embodiment, rate_hz: float, idle_s
     to_row = starts + _last_moving(facts["moves_to"], rows, motion_window(rate_hz))
     facts["lag_s"] = _lags(batch)
     facts["signature"] = signatures(batch.state, from_row, to_row, batch.spans)
-    facts["identity"] = [content_hash(frames, frames.span(int(one))) for one in numbers]
+    ends = starts + rows
+    facts["identity"] = [content_hash(frames, slice(*span)) for span in zip(starts, ends, strict=True)]
     columns = {name: _column(facts[name], kind) for name, kind in FACT_FIELDS}
     return pa.table({"episode": pa.array(numbers, pa.int64()), **columns})
 
 
-def _finite_columns(values: np.ndarray) -> np.ndarray:
-    """(N, A) → contiguous (A, N), with NaN for what is not finite."""
-    columns = np.ascontiguousarray(values.T)
-    return columns if np.isfinite(columns).all() else np.where(np.isfinite(columns), columns, np.nan)
+def _axis_by_axis(values: np.ndarray) -> np.ndarray:
+    """(N, A) → contiguous (A, N), in blocks that a processor's cache holds: a third of the time of all at once."""
+    turned = np.empty(values.shape[::-1], values.dtype)
+    for first in range(0, len(values), _ROWS_IN_CACHE):
+        rows = slice(first, first + _ROWS_IN_CACHE)
+        turned[:, rows] = values[rows].T
+    return turned
+
+
+def _blank_what_is_not_finite(columns: np.ndarray) -> np.ndarray:
+    """Make it NaN in (A, N) values, in place; returns (N,) bool, whether a row is finite."""
+    finite = np.isfinite(columns)
+    rows = np.logical_and.reduce(finite, axis=0)
+    if not rows.all():
+        columns[~finite] = np.nan
+    return rows
 
 
 def _column(values: np.ndarray | list, kind: pa.DataType) -> pa.Array:
     """NaN, which stands for what cannot be known, becomes null; rows of a matrix become their bytes."""
     if isinstance(values, np.ndarray) and values.ndim == 2:
-        return pa.array([row.tobytes() for row in values.astype("<f4")], kind)
+        width = pa.binary(4 * values.shape[1])
+        rows = np.ascontiguousarray(values, "<f4")
+        return pa.Array.from_buffers(width, len(rows), [None, pa.py_buffer(rows)]).cast(kind)
     if isinstance(values, np.ndarray) and values.dtype.kind == "f":
         unknown = np.isnan(values)
         known = np.where(unknown, 0, values)
@@ -171,9 +189,9 @@ def _last_moving(moves_to: np.ndarray, rows: np.ndarray, window: int) -> np.ndar
 
 def _lags(batch: _Batch) -> np.ndarray:
     """Of the arm alone: a gripper that holds something does not follow its command."""
-    arm = list(batch.embodiment.arm_indices)
-    signals = batch.state[arm], batch.action[arm]
-    return following_lags(*signals, batch.starts, batch.owner, batch.spans[arm], batch.rate_hz)
+    signals = batch.state, batch.action
+    arm = batch.embodiment.arm_indices
+    return following_lags(*signals, batch.starts, batch.owner, batch.spans, batch.rate_hz, arm)
 
 
 def _ended_well(batch: _Batch, success: np.ndarray | None) -> np.ndarray | list[None]:
@@ -186,8 +204,9 @@ def _motion(batch: _Batch, idle_speed: float) -> dict[str, np.ndarray]:
     speed = np.zeros(max(0, len(batch.owner) - window), np.float32)
     for values in (batch.state, batch.action):
         for axis, span in enumerate(batch.spans):
-            displacement = np.abs(values[axis, window:] - values[axis, : len(speed)])
-            displacement /= span * window / batch.rate_hz
+            displacement = values[axis, window:] - values[axis, : len(speed)]
+            np.abs(displacement, out=displacement)
+            displacement /= np.float32(span * window / batch.rate_hz)
             np.fmax(speed, displacement, out=speed)
     speed *= together
     place = np.arange(len(speed)) - batch.starts[batch.owner[: len(speed)]]

@@ -277,4 +277,6 @@ def _columns(
         time=time_column(info["features"]),
         state_feature=state.feature,
         action_feature=action.feature,
+        state_length=state.length,
+        action_length=action.length,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 _LATEST_S = 1.0
@@ -26,21 +28,27 @@ def following_lags(
     owner: np.ndarray,
     spans: np.ndarray,
     rate_hz: float,
+    axes: Sequence[int],
 ) -> np.ndarray:
     """(E,) float64 seconds by which states follow actions; negative where they lead, NaN where it cannot be told.
 
-    Of each episode the axis whose command covers most of its range is looked at. The variance of the difference, not
-    its size, is made smallest, so that a constant offset (a sagging joint, a calibration) does no harm; of equally
-    good shifts the smallest counts.
+    Of each episode that of the given axes is looked at whose command covers most of its range. The variance of the
+    difference, not its size, is made smallest, so that a constant offset (a sagging joint, a calibration) does no harm;
+    of equally good shifts the smallest counts.
 
     Args:
         state, action: (A, N) axis values of E episodes, one after the other.
         starts: (E,) first row of each episode.
         owner: (N,) which episode a row belongs to.
         spans: (A,) range of each axis, axis units.
+        axes: those that are expected to follow.
     """
-    command, measured, covered = _widest_axis(state, action, starts, owner, spans)
-    variance = _variance(command, starts)
+    axis, covered = _widest_axis(action, starts, spans, axes)
+    rows = np.diff([*starts, len(owner)])
+    command, measured = (
+        _centred(_of_axis(values, axis[owner], spans), starts, rows) for values in (action, state)
+    )
+    variance = np.add.reduceat(command**2, starts) / rows
     shifts = sorted(range(-round(_EARLIEST_S * rate_hz), round(_LATEST_S * rate_hz) + 1), key=abs)
     left = _left_over(command, measured, starts, shifts)
     smallest = left.min(axis=0)
@@ -50,29 +58,31 @@ def following_lags(
 
 
 def _widest_axis(
-    state: np.ndarray, action: np.ndarray, starts: np.ndarray, owner: np.ndarray, spans: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Command (N,) and measured (N,) of each episode's widest axis, as fractions of its range, and its cover (E,)."""
-    covered = np.maximum.reduceat(action, starts, axis=1) - np.minimum.reduceat(action, starts, axis=1)
-    covered = np.nan_to_num(covered / spans[:, None])
-    axis = covered.argmax(axis=0)
-    chosen = axis[owner]
-    rows = np.arange(len(owner))
-    scale = spans[chosen].astype(np.float32)
-    return action[chosen, rows] / scale, state[chosen, rows] / scale, covered.max(axis=0)
+    action: np.ndarray, starts: np.ndarray, spans: np.ndarray, axes: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(E,) the axis whose command covers most of its range in an episode, and (E,) how much of it."""
+    ranges = [
+        np.maximum.reduceat(action[axis], starts) - np.minimum.reduceat(action[axis], starts) for axis in axes
+    ]
+    covered = np.nan_to_num(np.array(ranges) / spans[list(axes), None])
+    return np.array(axes)[covered.argmax(axis=0)], covered.max(axis=0)
+
+
+def _of_axis(values: np.ndarray, axis: np.ndarray, spans: np.ndarray) -> np.ndarray:
+    """(N,) of (A, N) values, each row's own axis, as fractions of its range."""
+    return values[axis, np.arange(len(axis))] / spans[axis].astype(np.float32)
 
 
 def _left_over(
     command: np.ndarray, measured: np.ndarray, starts: np.ndarray, shifts: list[int]
 ) -> np.ndarray:
     """(S, E) variance of the measured path, so many frames later, about the commanded one; inf for too few frames, and
-    where an episode has values that are not finite or too far off.
+    where an episode has values that are not finite or too far off. Both are (N,) float64, about each episode's mean.
 
     Σ(m − c)² is Σm² + Σc² − 2Σmc, and but for Σmc sums over part of an episode are differences of running sums, which
     takes a fifth of the time that sums of differences do.
     """
     rows = np.diff([*starts, len(command)])
-    command, measured = (_centred(values, starts, rows) for values in (command, measured))
     usable = _within(command, starts) & _within(measured, starts)
     if not usable.all():
         command, measured = (np.where(np.repeat(usable, rows), values, 0) for values in (command, measured))
@@ -110,9 +120,3 @@ def _within(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
 def _running_sum(values: np.ndarray) -> np.ndarray:
     """(N + 1,) the sum of all values before each place."""
     return np.concatenate([[0.0], np.cumsum(values)])
-
-
-def _variance(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """(E,) of each episode."""
-    rows = np.diff([*starts, len(values)])
-    return np.add.reduceat(_centred(values, starts, rows) ** 2, starts) / rows

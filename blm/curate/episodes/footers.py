@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import batched
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +20,15 @@ _FILES_AT_ONCE = 1000
 _FOOTERS = """
     select file_name, row_group_id, row_group_num_rows, path_in_schema, num_values, total_uncompressed_size
     from parquet_metadata($files)
+    where column_id = 0 or num_values > 16 * row_group_num_rows::double + 1000
+        or total_uncompressed_size > 8 * (16 * row_group_num_rows::double + 1000) + 1048576
 """
+"""The first column of each group of rows, and those that would be too long with one value a row: see `_problem`."""
+
+_ROWS = "select file_name, num_rows from parquet_file_metadata($files)"
+"""A seventh of the time of `_FOOTERS`, which looks at every column of every group of rows."""
+
+_MORE_ROWS = 10_000
 
 
 class _Chunk(NamedTuple):
@@ -38,52 +46,79 @@ def parquet_list(files: Sequence[str]) -> list[str]:
     return [re.sub(r"([*?\[])", r"[\1]", file) for file in files]
 
 
-def table_problem(path: Path, most_rows: int, values: Mapping[str, int]) -> str | None:
+def rows_that_may_be(announced: int) -> int:
+    """How many rows a file may have whose episodes announce so many: ten times as many and some more."""
+    return _MORE_ROWS + 10 * announced
+
+
+def row_problems(connection: duckdb.DuckDBPyConnection, most_rows: Mapping[str, int]) -> dict[str, str]:
+    """As `table_problems`, by what files say of themselves as a whole: a column may still hold too much."""
+    return _problems_of_files(connection, _ROWS, most_rows, lambda rows, most: _row_problem(rows[0][0], most))
+
+
+def table_problem(
+    connection: duckdb.DuckDBPyConnection, path: Path, most_rows: int, values: Mapping[str, int]
+) -> str | None:
     """Why the columns of one file are not to be read, or None; see `table_problems`."""
-    return table_problems({str(path): most_rows}, values).get(str(path))
+    return table_problems(connection, {str(path): most_rows}, values).get(str(path))
 
 
-def table_problems(most_rows: Mapping[str, int], values: Mapping[str, int]) -> dict[str, str]:
+def table_problems(
+    connection: duckdb.DuckDBPyConnection, most_rows: Mapping[str, int], values: Mapping[str, int]
+) -> dict[str, str]:
     """Why the columns of Parquet files are not to be read, by file; those of which nothing is said are.
 
     Args:
+        connection: reads the footers, on as many threads as it has.
         most_rows: by file, the rows that it may have.
         values: columns that are wanted, with the values expected in a row; 16 times as many are too many.
     """
+
+    def problem(rows: list[tuple], most: int) -> str | None:
+        return _problem([_Chunk(*row) for row in rows], most, values)
+
+    return _problems_of_files(connection, _FOOTERS, most_rows, problem)
+
+
+def _problems_of_files(
+    connection: duckdb.DuckDBPyConnection,
+    query: str,
+    most_rows: Mapping[str, int],
+    problem: Callable[[list[tuple], int], str | None],
+) -> dict[str, str]:
     # DuckDB would take a folder for all the files in it.
     problems = {file: f"{file} is no file" for file in most_rows if not Path(file).is_file()}
     readable = [file for file in most_rows if file not in problems]
-    with duckdb.connect(config={"threads": 1}) as connection:
-        for files in batched(readable, _FILES_AT_ONCE):
-            for file, chunks in _footers(connection, files, problems):
-                if why := _problem(chunks, most_rows[file], values):
-                    problems[file] = f"{file} {why}"
+    for files in batched(readable, _FILES_AT_ONCE):
+        for file, rows in _footers(connection, query, files, problems):
+            if why := problem(rows, most_rows[file]):
+                problems[file] = f"{file} {why}"
     return problems
 
 
 def _footers(
-    connection: duckdb.DuckDBPyConnection, files: Sequence[str], problems: dict[str, str]
-) -> Iterator[tuple[str, list[_Chunk]]]:
+    connection: duckdb.DuckDBPyConnection, query: str, files: Sequence[str], problems: dict[str, str]
+) -> Iterator[tuple[str, list[tuple]]]:
     """All in one go; where that fails in two halves, and so on, until what is not readable stands alone."""
-    chunks: dict[str, list[_Chunk]] = defaultdict(list)
+    found: dict[str, list[tuple]] = defaultdict(list)
     try:
-        for file, *chunk in connection.execute(_FOOTERS, {"files": parquet_list(files)}).fetchall():
-            chunks[file].append(_Chunk(*chunk))
+        for file, *row in connection.execute(query, {"files": parquet_list(files)}).fetchall():
+            found[file].append(tuple(row))
     except (duckdb.Error, UnicodeDecodeError) as error:
         if len(files) == 1:
             problems[files[0]] = f"{files[0]} is not readable: {printable(str(error), 200)}"
             return
         middle = len(files) // 2
-        yield from _footers(connection, files[:middle], problems)
-        yield from _footers(connection, files[middle:], problems)
+        yield from _footers(connection, query, files[:middle], problems)
+        yield from _footers(connection, query, files[middle:], problems)
     else:
-        yield from chunks.items()
+        yield from found.items()
 
 
 def _problem(chunks: Sequence[_Chunk], most_rows: int, values: Mapping[str, int]) -> str | None:
     rows = sum({chunk.group: chunk.rows for chunk in chunks}.values())
-    if rows > most_rows:
-        return f"claims {rows} rows; its episodes announce {most_rows} at most"
+    if why := _row_problem(rows, most_rows):
+        return why
     for chunk in chunks:
         name = _wanted_column(chunk.path, values)
         if name is None:
@@ -92,6 +127,10 @@ def _problem(chunks: Sequence[_Chunk], most_rows: int, values: Mapping[str, int]
         if chunk.values > most or chunk.size > 8 * most + 1024**2:
             return f"claims {chunk.values} values in {chunk.rows} rows of its column '{name}'"
     return None
+
+
+def _row_problem(rows: int, most_rows: int) -> str | None:
+    return f"claims {rows} rows; its episodes announce {most_rows} at most" if rows > most_rows else None
 
 
 def _wanted_column(path: str, values: Mapping[str, int]) -> str | None:

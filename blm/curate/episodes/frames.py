@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +15,9 @@ import pyarrow.parquet as pq
 
 from blm.schemas.episode import ACTION, MONOTONIC_TIME, STATE, SUBTASK_INDEX, SUCCESS
 from blm.schemas.printable import printable
+
+_TOO_LONG = 16
+"""Vectors so many times longer than announced are not read."""
 
 TIMESTAMP = "timestamp"
 """LeRobot's own time of a frame in its episode, seconds."""
@@ -56,7 +57,8 @@ class Frames:
 class Columns:
     """How a dataset stores its vectors: which values of the state's and the action's feature are the axes.
 
-    `time` names the column with the best known time of each frame, if there is one.
+    `time` names the column with the best known time of each frame, if there is one. The features have `state_length`
+    and `action_length` values, or as many as are needed where that is not known.
     """
 
     state: tuple[int, ...]
@@ -66,6 +68,8 @@ class Columns:
     time: str | None = None
     state_feature: str = STATE
     action_feature: str = ACTION
+    state_length: int = 0
+    action_length: int = 0
 
 
 def time_column(features: Iterable[str]) -> str | None:
@@ -99,9 +103,12 @@ def column_names(columns: Columns) -> list[str]:
     return names
 
 
-def values_per_row(columns: Columns, features: Mapping[str, Any]) -> dict[str, int]:
-    """The columns of a data file that make up `Frames`, with the values that a row has by `info.json`."""
-    return {name: prod(features.get(name, {}).get("shape", ())) for name in column_names(columns)}
+def values_per_row(columns: Columns) -> dict[str, int]:
+    """The columns of a data file that make up `Frames`, with the values that a row is expected to have."""
+    return dict.fromkeys(column_names(columns), 1) | {
+        columns.state_feature: columns.state_length or max(columns.state) + 1,
+        columns.action_feature: columns.action_length or max(columns.action) + 1,
+    }
 
 
 def frames_of_table(table: pa.Table, columns: Columns) -> Frames:
@@ -116,8 +123,8 @@ def frames_of_table(table: pa.Table, columns: Columns) -> Frames:
         Frames(
             episode=_whole(table, "episode_index"),
             frame=_whole(table, "frame_index"),
-            state=vectors(table, columns.state_feature, columns.state),
-            action=vectors(table, columns.action_feature, columns.action),
+            state=vectors(table, columns.state_feature, columns.state, columns.state_length),
+            action=vectors(table, columns.action_feature, columns.action, columns.action_length),
             subtask=_whole(table, SUBTASK_INDEX) if columns.subtask else np.zeros(len(table), np.int64),
             success=_scalars(table, SUCCESS).astype(bool) if columns.success else None,
             time=_scalars(table, columns.time).astype(np.float64) if columns.time else None,
@@ -194,8 +201,12 @@ def _whole(table: pa.Table, name: str) -> np.ndarray:
     return whole
 
 
-def vectors(table: pa.Table, name: str, wanted: tuple[int, ...]) -> np.ndarray:
-    """(N, len(wanted)) float32; a view of the table's memory where that will do."""
+def vectors(table: pa.Table, name: str, wanted: tuple[int, ...], announced: int = 0) -> np.ndarray:
+    """(N, len(wanted)) float32; a view of the table's memory where that will do.
+
+    Raises:
+        ValueError: vectors differ in length, are too short, or far longer than announced.
+    """
     if not len(table):
         return np.zeros((0, len(wanted)), np.float32)
     column = table[name].combine_chunks()
@@ -205,6 +216,8 @@ def vectors(table: pa.Table, name: str, wanted: tuple[int, ...]) -> np.ndarray:
     values = values.reshape(len(table), -1)
     if values.shape[1] <= max(wanted):
         raise ValueError(f"'{name}' has {values.shape[1]} values a frame; {max(wanted) + 1} are needed")
+    if announced and values.shape[1] > _TOO_LONG * announced:
+        raise ValueError(f"'{name}' has {values.shape[1]} values a frame; {announced} are announced")
     if wanted == tuple(range(values.shape[1])):
         return values
     return np.ascontiguousarray(values[:, list(wanted)])

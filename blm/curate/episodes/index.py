@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 
 from blm.curate.episodes.boundaries import (
@@ -24,9 +25,9 @@ from blm.curate.episodes.boundaries import (
 from blm.curate.episodes.config import DatasetSource
 from blm.curate.episodes.facts import episode_facts
 from blm.curate.episodes.features import infer_features
-from blm.curate.episodes.footers import table_problems
+from blm.curate.episodes.footers import rows_that_may_be
 from blm.curate.episodes.frame_batches import DEFAULT_RESOURCES, Resources, in_threads, read_batches
-from blm.curate.episodes.frames import Columns, Frames, no_frames, values_per_row
+from blm.curate.episodes.frames import Columns, Frames, no_frames
 from blm.curate.episodes.instructions import (
     MAX_INSTRUCTION_CHARACTERS,
     contradictions,
@@ -52,9 +53,6 @@ from blm.schemas.episode import (
 )
 from blm.schemas.errors import ConfigError, DatasetError
 from blm.schemas.printable import plain_text
-
-_MORE_ROWS = 10_000
-"""A data file may hold so many rows more than ten times what its episodes announce."""
 
 _LONGEST_VIDEO_S = 1e7
 _LONGEST_NAME = 60
@@ -113,16 +111,20 @@ def index_dataset(
     root = source.path
     check_places(root, follow_links)
     info = read_info(root)
-    meta = read_episode_metadata(root)
-    check_announced(root, info, meta)
-    features = infer_features(source, info, meta, cameras, resources)
-    embodiment, columns, streams = features.embodiment, features.columns, features.cameras
     rate_hz = float(info["fps"])
-    rows = [_episode_row(row, root, info, streams, source, embodiment) for row in meta.to_pylist()]
-    facts, unreadable = _all_facts(rows, columns, embodiment, info, idle_speed, resources)
-    if with_object_starts:
-        _add_object_starts(rows, unreadable, info, meta)
-    digests = file_digests(root, resources.threads)
+    with resources.connect() as connection:
+        meta = read_episode_metadata(root, connection)
+        check_announced(root, info, meta)
+        subtasks = read_subtasks(root, connection)
+        features = infer_features(source, info, meta, cameras, resources)
+        embodiment, columns, streams = features.embodiment, features.columns, features.cameras
+        with file_digests(root, resources.threads) as all_digests:
+            rows = [_episode_row(row, root, info, streams, source, embodiment) for row in meta.to_pylist()]
+            facts, unreadable = _all_facts(rows, columns, embodiment, rate_hz, idle_speed, resources)
+            if with_object_starts:
+                _add_object_starts(rows, unreadable, info, meta, connection)
+            episodes = _episode_table(name, rows, facts, unreadable, rate_hz, streams)
+            digests = all_digests()
     return DatasetIndex(
         name=name,
         path=root,
@@ -131,8 +133,8 @@ def index_dataset(
         rate_hz=rate_hz,
         cameras=streams,
         columns=columns,
-        subtasks=read_subtasks(root),
-        episodes=_episode_table(name, rows, facts, unreadable, rate_hz, streams),
+        subtasks=subtasks,
+        episodes=episodes,
         digests=digests,
     )
 
@@ -248,12 +250,11 @@ def _all_facts(
     rows: list[dict[str, Any]],
     columns: Columns,
     embodiment: Embodiment,
-    info: dict[str, Any],
+    rate_hz: float,
     idle_speed: float,
     resources: Resources,
 ) -> tuple[pa.Table, dict[str, str]]:
     """Facts of every episode that can be read, in one table; and the files that cannot, with why."""
-    rate_hz = float(info["fps"])
 
     def facts(frames: Frames) -> pa.Table:
         return episode_facts(frames, embodiment, rate_hz, idle_speed)
@@ -265,17 +266,19 @@ def _all_facts(
     for row in rows:
         if row["data_file"]:
             announced[row["data_file"]] += max(0, row["length"])
-    most = values_per_row(columns, info["features"])
-    refused = table_problems({file: _MORE_ROWS + 10 * frames for file, frames in announced.items()}, most)
-    found, unreadable = read_batches(sorted(set(announced) - set(refused)), columns, resources, facts_of)
-    return found, unreadable | refused
+    most_rows = {file: rows_that_may_be(frames) for file, frames in announced.items()}
+    return read_batches(most_rows, columns, resources, facts_of)
 
 
 def _add_object_starts(
-    rows: list[dict[str, Any]], unreadable: Mapping[str, str], info: dict[str, Any], meta: pa.Table
+    rows: list[dict[str, Any]],
+    unreadable: Mapping[str, str],
+    info: dict[str, Any],
+    meta: pa.Table,
+    connection: duckdb.DuckDBPyConnection,
 ) -> None:
     files = {row["data_file"] for row in rows} - set(unreadable) - {""}
-    starts = object_starts(sorted(files), info, meta.to_pylist())
+    starts = object_starts(connection, sorted(files), info, meta.to_pylist())
     for row in rows:
         row["object_starts"] = starts.get(row["episode"])
 

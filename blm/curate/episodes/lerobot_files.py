@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -127,7 +128,7 @@ def _described(feature: Any) -> bool:
     )
 
 
-def read_episode_metadata(root: Path) -> pa.Table:
+def read_episode_metadata(root: Path, connection: duckdb.DuckDBPyConnection) -> pa.Table:
     """`meta/episodes` without its statistics: one row per episode, in their order.
 
     Columns that a build uses have the type it expects; what cannot be brought into it is null.
@@ -142,15 +143,14 @@ def read_episode_metadata(root: Path) -> pa.Table:
             f"{folder} holds no Parquet file.",
             "The recording was probably cut off before it was finished; recover or record it again.",
         )
-    if why := next(iter(_metadata_problems(files).values()), None):
+    if why := next(iter(_metadata_problems(files, connection).values()), None):
         raise DatasetError(f"{folder} is not readable: {why}.", "Restore it from a copy, or record again.")
     try:
-        with duckdb.connect(config={"threads": 1}) as connection:
-            names = parquet_list([str(file) for file in files])
-            relation = connection.read_parquet(names, union_by_name=True, hive_partitioning=False)
-            wanted = [_typed(name) for name in relation.columns if _is_used(name)]
-            selected = relation.select(", ".join(wanted)).limit(MAX_EPISODES)
-            table = selected.order("episode_index").to_arrow_table()
+        names = parquet_list([str(file) for file in files])
+        relation = connection.read_parquet(names, union_by_name=True, hive_partitioning=False)
+        wanted = [_typed(name) for name in relation.columns if _is_used(name)]
+        selected = relation.select(", ".join(wanted)).limit(MAX_EPISODES)
+        table = selected.order("episode_index").to_arrow_table()
     except (duckdb.Error, UnicodeDecodeError, RuntimeError) as error:
         told = isinstance(error, duckdb.Error)  # the others are about names that are no text
         why = printable(str(error), 400) if told else "a column's name is no text."
@@ -161,11 +161,11 @@ def read_episode_metadata(root: Path) -> pa.Table:
     return table
 
 
-def _metadata_problems(files: Sequence[Path]) -> dict[str, str]:
+def _metadata_problems(files: Sequence[Path], connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
     """By their footers; tasks are lists, and texts may be long."""
     values = dict.fromkeys(("episode_index", "length", "data/chunk_index", "data/file_index"), 1)
     most_rows = dict.fromkeys(map(str, files), MAX_EPISODES)
-    return table_problems(most_rows, {**values, "tasks": 100_000})
+    return table_problems(connection, most_rows, {**values, "tasks": 100_000})
 
 
 def _is_used(name: str) -> bool:
@@ -320,7 +320,7 @@ def _place(root: Path, template: str, chunk: int, file: int, more: tuple[tuple[s
     return str(root / place)
 
 
-def read_subtasks(root: Path) -> tuple[str, ...]:
+def read_subtasks(root: Path, connection: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
     """The dataset's table of primitives in index order; one empty name where there is none.
 
     Raises:
@@ -330,7 +330,7 @@ def read_subtasks(root: Path) -> tuple[str, ...]:
     if not path.is_file():
         return ("",)
     remedy = "Restore it from a copy, or remove it."
-    if why := table_problem(path, MAX_SUBTASKS, {"subtask_index": 1, "subtask": 100}):
+    if why := table_problem(connection, path, MAX_SUBTASKS, {"subtask_index": 1, "subtask": 100}):
         raise DatasetError(why, remedy)
     try:
         rows = pq.read_table(path, columns=["subtask_index", "subtask"]).to_pylist()
@@ -342,8 +342,14 @@ def read_subtasks(root: Path) -> tuple[str, ...]:
     return tuple(names.get(index, "") for index in range(max(names, default=0) + 1))
 
 
-def file_digests(root: Path, threads: int = 1) -> dict[str, str]:
-    """SHA-256 of each of the dataset's files, by its path within the dataset."""
+@contextmanager
+def file_digests(root: Path, threads: int) -> Iterator[Callable[[], dict[str, str]]]:
+    """Compute SHA-256 of each of the dataset's files while the block runs; called within it, all by their paths within
+    the dataset.
+
+    Raises:
+        DatasetError: from the call, if a file cannot be read.
+    """
     patterns = (
         "meta/info.json",
         "meta/tasks.parquet",
@@ -355,8 +361,11 @@ def file_digests(root: Path, threads: int = 1) -> dict[str, str]:
     files = sorted(path for pattern in patterns for path in root.glob(pattern) if path.is_file())
     inside = len((root / "x").as_posix()) - 1
     with ThreadPoolExecutor(threads) as pool:
-        digests = pool.map(_digest, files)
-        return {path.as_posix()[inside:]: digest for path, digest in zip(files, digests, strict=True)}
+        digests = {path.as_posix()[inside:]: pool.submit(_digest, path) for path in files}
+        try:
+            yield lambda: {name: digest.result() for name, digest in digests.items()}
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _digest(path: Path) -> str:

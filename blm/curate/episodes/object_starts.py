@@ -9,6 +9,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from blm.curate.episodes.footers import parquet_list
 from blm.curate.episodes.lerobot_files import feature_names
 from blm.schemas.episode import ENVIRONMENT_STATE, EPISODE_METADATA_PREFIX
 
@@ -17,7 +18,10 @@ OBJECT_STARTS = pa.list_(pa.struct([("name", pa.string()), ("x", pa.float64()), 
 
 
 def object_starts(
-    files: Sequence[str], info: dict[str, Any], episodes: Sequence[Mapping[str, Any]]
+    connection: duckdb.DuckDBPyConnection,
+    files: Sequence[str],
+    info: dict[str, Any],
+    episodes: Sequence[Mapping[str, Any]],
 ) -> dict[int, list[dict[str, Any]]]:
     """Episode → its objects' starts; an episode whose dataset does not record them is absent.
 
@@ -29,12 +33,11 @@ def object_starts(
     if not files or ENVIRONMENT_STATE not in info["features"]:
         return {}
     names = feature_names(info, ENVIRONMENT_STATE)
-    with duckdb.connect(config={"threads": 1}) as connection:
-        first = connection.sql(
-            f"""select episode_index, "{ENVIRONMENT_STATE}" from read_parquet($files, hive_partitioning = false)
-            where frame_index = 0""",
-            params={"files": list(files)},
-        ).fetchall()
+    first = connection.sql(
+        f"""select episode_index, "{ENVIRONMENT_STATE}" from read_parquet($files, hive_partitioning = false)
+        where frame_index = 0""",
+        params={"files": parquet_list(files)},
+    ).fetchall()
     state_of = dict(first)
     starts = {}
     for row in episodes:

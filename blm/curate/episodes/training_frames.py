@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,14 +22,15 @@ class DatasetFrames:
     resources: Resources
 
     def __call__[Result](self, consume: Callable[[Iterator[TrainingFrames]], Result]) -> Result:
-        files = sorted({segment.row["data_file"] for segment in self.segments})
+        # Which of them hold too much was found out when they were indexed.
+        most_rows = {segment.row["data_file"]: sys.maxsize for segment in self.segments}
         segment_of = {segment.row["episode"]: segment for segment in self.segments}
         columns = self.segments[0].dataset.columns
 
         def chosen(batches: Iterator[Frames]) -> Iterator[TrainingFrames]:
             return (part for frames in batches if (part := _chosen(frames, segment_of)) is not None)
 
-        result, _ = read_batches(files, columns, self.resources, lambda batches: consume(chosen(batches)))
+        result, _ = read_batches(most_rows, columns, self.resources, lambda batches: consume(chosen(batches)))
         return result
 
 

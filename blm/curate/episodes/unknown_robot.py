@@ -18,9 +18,9 @@ from pydantic import ValidationError
 
 from blm.curate.episodes.boundaries import MAX_NAME_LENGTH, read_json
 from blm.curate.episodes.config import DatasetSource
-from blm.curate.episodes.footers import table_problems
+from blm.curate.episodes.footers import rows_that_may_be
 from blm.curate.episodes.frame_batches import Resources, read_batches
-from blm.curate.episodes.frames import Columns, Frames, values_per_row
+from blm.curate.episodes.frames import Columns, Frames
 from blm.curate.episodes.lerobot_files import CameraStream, file_of_episode
 from blm.schemas.embodiment import Axis, Camera, Embodiment, Gripper, embodiment_names
 from blm.schemas.errors import DatasetError
@@ -132,7 +132,7 @@ def _ranges(
     """Lowest and highest value (A,) of state or action on each axis; an axis that never moves gets a range of 1."""
     found = _told_ranges(source, columns)
     if found is None:
-        found = _measured_ranges(_usable_files(source, info, meta, columns), columns, resources)
+        found = _measured_ranges(_data_files(source, info, meta), columns, resources)
     low, high = found
     if not (np.abs([low, high]) < _LARGEST).all():
         raise DatasetError(
@@ -142,14 +142,14 @@ def _ranges(
     return np.where(still, low - 0.5, low), np.where(still, high + 0.5, high)
 
 
-def _usable_files(source: DatasetSource, info: dict[str, Any], meta: pa.Table, columns: Columns) -> list[str]:
-    most_rows = 10 * sum(length for length in meta["length"].to_pylist() if length and length > 0)
-    values = values_per_row(columns, info["features"])
+def _data_files(source: DatasetSource, info: dict[str, Any], meta: pa.Table) -> dict[str, int]:
+    """The dataset's data files, and the rows that each may have."""
+    announced = sum(length for length in meta["length"].to_pylist() if length and length > 0)
     files = set()
     for row in meta.to_pylist():
         with contextlib.suppress(DatasetError):
             files.add(file_of_episode(source.path, info["data_path"], row, "data"))
-    return sorted(files - set(table_problems(dict.fromkeys(files, most_rows + 10_000), values)))
+    return dict.fromkeys(files, rows_that_may_be(announced))
 
 
 def _told_ranges(source: DatasetSource, columns: Columns) -> tuple[np.ndarray, np.ndarray] | None:
@@ -174,7 +174,7 @@ def _told_ranges(source: DatasetSource, columns: Columns) -> tuple[np.ndarray, n
 
 
 def _measured_ranges(
-    files: list[str], columns: Columns, resources: Resources
+    most_rows: dict[str, int], columns: Columns, resources: Resources
 ) -> tuple[np.ndarray, np.ndarray]:
     def ends(batches: Iterator[Frames]) -> tuple[np.ndarray, np.ndarray]:
         low, high = np.full(len(columns.state), np.inf), np.full(len(columns.state), -np.inf)
@@ -185,4 +185,4 @@ def _measured_ranges(
                     low, high = np.minimum(low, usable.min(axis=0)), np.maximum(high, usable.max(axis=0))
         return low, high
 
-    return read_batches(files, columns, resources, ends)[0]
+    return read_batches(most_rows, columns, resources, ends)[0]

@@ -16,7 +16,7 @@ def lags(*episodes: tuple[np.ndarray, np.ndarray], rate_hz: float = RATE_HZ) -> 
     state, action = (np.concatenate([one[side] for one in episodes]).T.astype(np.float32) for side in (0, 1))
     starts = np.cumsum([0, *lengths[:-1]])
     owner = np.repeat(np.arange(len(lengths)), lengths)
-    return following_lags(state, action, starts, owner, SPANS, rate_hz).tolist()
+    return following_lags(state, action, starts, owner, SPANS, rate_hz, range(len(SPANS))).tolist()
 
 
 def sweep(frames: int = 80, reach: float = 60.0) -> np.ndarray:
@@ -103,6 +103,9 @@ def test_running_sums_say_what_differences_say(lengths, frames, seed):
         ]
         for shift in shifts
     ]
+    command, measured = (
+        following._centred(values, starts, np.array(lengths)) for values in (command, measured)
+    )
     found = following._left_over(command, measured, starts, shifts)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-9)
 

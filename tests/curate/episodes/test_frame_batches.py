@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def write(folder: Path, files: list[list[tuple[int, int]]]) -> list[str]:
 
 
 def batches(files: list[str]) -> tuple[list, dict[str, str]]:
-    return read_batches(files, COLUMNS, FEW_ROWS, list)
+    return read_batches(dict.fromkeys(files, 10_000), COLUMNS, FEW_ROWS, list)
 
 
 @pytest.mark.parametrize(
@@ -109,3 +110,40 @@ def test_a_column_in_other_letters_is_another_column(tmp_path):
     assert read == []
     assert sorted(unreadable) == sorted(files)
     assert ACTION in unreadable[files[0]]
+
+
+def with_vectors(file: str, length: int, rows: int) -> None:
+    """Put states of so many values into a file, whose rows stay what they were."""
+    table = pq.read_table(file)
+    values = pa.array(np.zeros(rows * length, np.float32))
+    offsets = pa.array([0, *np.cumsum([length] * rows), *[rows * length] * (len(table) - rows)], pa.int32())
+    place = table.column_names.index(STATE)
+    pq.write_table(table.set_column(place, STATE, pa.ListArray.from_arrays(offsets, values)), file)
+
+
+@pytest.mark.parametrize(("length", "rows"), [(5000, 30), (10_000_000, 1)])
+def test_far_more_values_than_announced_are_not_read(tmp_path, length, rows):
+    """The second one does not fit into the memory that DuckDB may use."""
+    files = write(tmp_path, [[(0, 30)], [(1, 30)], [(2, 30)]])
+    with_vectors(files[1], length, rows)
+    columns = replace(COLUMNS, state_length=3, action_length=3)
+    found, unreadable = read_batches(dict.fromkeys(files, 100), columns, FEW_ROWS, list)
+    assert sorted(episode for frames in found for episode in set(frames.episode.tolist())) == [0, 2]
+    assert list(unreadable) == [files[1]]
+    assert "values in 30 rows of its column 'observation.state'" in unreadable[files[1]]
+
+
+def test_more_rows_than_announced_are_not_read(tmp_path):
+    files = write(tmp_path, [[(0, 30)], [(1, 31)]])
+    found, unreadable = read_batches(dict.fromkeys(files, 30), COLUMNS, FEW_ROWS, list)
+    assert [set(frames.episode.tolist()) for frames in found] == [{0}]
+    assert unreadable == {files[1]: f"{files[1]} claims 31 rows; its episodes announce 30 at most"}
+
+
+def test_rows_beyond_what_a_file_says_of_itself_are_noticed(tmp_path, monkeypatch):
+    """A footer has the number of all rows, and that of each group of rows, which is what is read."""
+    files = write(tmp_path, [[(0, 30)], [(1, 300)]])
+    monkeypatch.setattr("blm.curate.episodes.frame_batches.row_problems", lambda *_: {})
+    found, unreadable = read_batches(dict.fromkeys(files, 40), COLUMNS, FEW_ROWS, list)
+    assert [set(frames.episode.tolist()) for frames in found] == [{0}]
+    assert "claims 300 rows" in unreadable[files[1]]
