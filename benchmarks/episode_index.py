@@ -1,7 +1,7 @@
 """CPU seconds per million frames, and memory, of indexing a LeRobot v3 dataset (Parquet only, 14 axes).
 
-Three layouts: many episodes per file, each in a group of rows of its own, as LeRobot records and joins; many per file in
-large groups, as LeRobot converts older datasets; and one file per episode, as blm records. 'reading' is what it
+Three layouts: many episodes per file, each in a group of rows of its own, as LeRobot records and joins; many per file
+in large groups, as LeRobot converts older datasets; and one file per episode, as blm records. 'reading' is what it
 takes to have all states and actions in memory once, batch by batch; 'index' adds metadata, hashes, and every fact that
 checks look at. Run: make bench ARGS="benchmarks/episode_index.py [FRAMES] [MEMORY_GB]"
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -23,6 +23,7 @@ from blm.curate.episodes.frames import (
     FramesError,
     column_names,
     concatenate,
+    episodes_of_table,
     frames_of_table,
     read_frames,
     values_per_row,
@@ -30,7 +31,7 @@ from blm.curate.episodes.frames import (
 
 DEFAULT_MEMORY_BYTES = 2 * 10**9
 
-_ROWS_AT_ONCE = (20_000, 120_000)
+_ROWS_AT_ONCE = (20_000, 80_000)
 """At least and at most; within, what the memory limit allows. Larger batches leave the processor's caches: slower."""
 
 _COPIES = 8
@@ -52,15 +53,16 @@ class Resources:
         batches = 2 * (self.threads + 1)
         return max(least, min(most, self.memory_bytes // batches // (4 * values_per_row * _COPIES)))
 
-    def connect(self) -> duckdb.DuckDBPyConnection:
+    def connect(self, threads: int | None = None) -> duckdb.DuckDBPyConnection:
+        """A database of that many threads (default: all) that takes half of the memory at most."""
         settings: dict[str, str | bool | int | float | list[str]] = {
-            "threads": self.threads,
+            "threads": threads or self.threads,
             "memory_limit": f"{self.memory_bytes // 2 // 1024**2} MiB",
         }
         if self.spill is not None:
             settings["temp_directory"] = str(self.spill)
         connection = duckdb.connect(config=settings)
-        connection.execute("set disable_parquet_prefetching = true")  # a fifth slower, for files on disk
+        connection.execute("set global disable_parquet_prefetching = true")  # meant for slow links: a tenth
         return connection
 
 
@@ -85,7 +87,8 @@ def read_batches[Result](
     Args:
         most_rows: the files, and how many rows each may have; one that claims more is not read.
     """
-    with resources.connect() as connection:
+    # The other half of the threads work on what was read; and among small groups of rows DuckDB's wait for each other.
+    with resources.connect(max(1, resources.threads // 2)) as connection:
         unreadable = row_problems(connection, most_rows)
         readable = {file: most for file, most in sorted(most_rows.items()) if file not in unreadable}
         for in_order in (True, False):
@@ -132,24 +135,21 @@ def _streamed(
     order = "" if in_order else " order by episode_index, frame_index"
     query = f"select {names} from read_parquet($files, hive_partitioning = false){order}"
     finished = np.zeros(0, np.int64)
-    rest: Frames | None = None
+    rest: list[pa.Table] = []
     with connection.cursor() as cursor:
         relation = cursor.sql(query, params={"files": parquet_list(list(most_rows))})
         if relation.columns != column_names(columns):  # DuckDB takes 'ACTION' for 'action'
             raise FramesError(f"columns are named {', '.join(relation.columns)}, not {names}")
         for table in _tables(relation.to_arrow_reader(rows_at_once), rows_at_once, sum(most_rows.values())):
-            frames = frames_of_table(table, columns)
-            last = int(table["episode_index"][len(table) - 1].as_py())
-            if rest is not None:
-                frames = concatenate([rest, frames])
-            whole = frames.episode != last
-            rest = _where(frames, ~whole)
-            frames = _where(frames, whole)
-            finished = _finished(finished, np.unique(frames.episode), last)
-            if len(frames.frame):
-                yield frames
-    if rest is not None:
-        yield rest
+            table = pa.concat_tables([*rest, table])
+            episode = episodes_of_table(table)
+            begun = int(np.flatnonzero(np.diff(episode, prepend=episode[0] - 1))[-1])
+            finished = _finished(finished, np.unique(episode[:begun]), int(episode[-1]))
+            rest = [table.slice(begun)]
+            if begun:
+                yield frames_of_table(table.slice(0, begun), columns)
+    for table in rest:
+        yield frames_of_table(table, columns)
 
 
 def _tables(reader: pa.RecordBatchReader, rows: int, most_rows: int) -> Iterator[pa.Table]:
@@ -166,20 +166,11 @@ def _tables(reader: pa.RecordBatchReader, rows: int, most_rows: int) -> Iterator
         yield pa.Table.from_batches(batches)
 
 
-def _finished(finished: np.ndarray, episodes: np.ndarray, last: int) -> np.ndarray:
-    """Episodes that are done with once `episodes` are; raises where one of them, or the next, came before."""
-    if np.isin([*episodes, last], finished).any():
+def _finished(finished: np.ndarray, episodes: np.ndarray, begun: int) -> np.ndarray:
+    """Episodes that are done with once `episodes` are; raises where one of them, or the one begun, came before."""
+    if np.isin([*episodes, begun], finished).any() or begun in episodes:
         raise _OutOfOrderError
     return np.concatenate([finished, episodes])
-
-
-def _where(frames: Frames, chosen: np.ndarray) -> Frames:
-    """The chosen rows (as views, where they lie together)."""
-    places = np.flatnonzero(chosen)
-    together = len(places) and places[-1] - places[0] == len(places) - 1
-    rows = slice(int(places[0]), int(places[-1]) + 1) if together else places
-    values = {one.name: getattr(frames, one.name) for one in fields(frames)}
-    return replace(frames, **{name: None if v is None else v[rows] for name, v in values.items()})
 
 
 def _one_by_one(

@@ -132,6 +132,11 @@ def frames_of_table(table: pa.Table, columns: Columns) -> Frames:
     )
 
 
+def episodes_of_table(table: pa.Table) -> np.ndarray:
+    """(N,) int64 of a table with the column `episode_index`; raises ValueError where it does not hold whole numbers."""
+    return _whole(table, "episode_index")
+
+
 def no_frames(columns: Columns) -> Frames:
     """Frames of a dataset of which nothing can be read."""
     nothing = np.zeros(0, np.int64)
