@@ -31,14 +31,17 @@ def make_dataset(
     seed: int = 0,
     success: bool | Sequence[bool] = True,
     operator: str = "planner",
+    rate_hz: float | None = None,
 ) -> Path:
     """Write a dataset to `root` and return it.
 
     Arms move along smooth random curves within their limits (axis units); images show a square in the object's
     colour that moves over a shaded background; the square's place is also in `observation.environment_state`.
-    `task`, `frames` and `success` may be one value or one per episode. The same arguments give the same bytes.
+    `task`, `frames` and `success` may be one value or one per episode; `rate_hz` is the robot's own by default. The
+    same arguments give the same bytes.
     """
     robot = load_embodiment(embodiment).with_image_size(image_size, image_size)
+    robot = robot.model_copy(update={"control_rate_hz": rate_hz or robot.control_rate_hz})
     with DatasetWriter.create(Path(root), Recording(robot)) as writer:
         for index in range(episodes):
             loaded = load_task(_nth(task, index), embodiment)

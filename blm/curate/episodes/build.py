@@ -146,6 +146,7 @@ def _fingerprint(config: SplitsConfig, given: Inputs) -> str:
             dataset.embodiment.model_dump(mode="json"),
             sources[dataset.name].task,
             sources[dataset.name].features.model_dump(mode="json"),
+            dataset.frame_stride,
         )
         for dataset in given.datasets.values()
     ]
@@ -239,7 +240,7 @@ def _statistics(config: SplitsConfig, segments: Sequence[Segment]) -> dict[str, 
     return {
         name: embodiment_statistics(
             members[0].dataset.embodiment,
-            members[0].dataset.rate_hz / members[0].stride,
+            members[0].dataset.packed_rate_hz,
             list(dict.fromkeys(camera.name for one in members for camera in one.dataset.cameras)),
             frame_sources(members, config.resources),
         )

@@ -49,6 +49,9 @@ class DatasetSource(FrozenModel):
     embodiment: str | None = Field(default=None, description="known embodiment or the path of its YAML file")
     task: str | None = Field(default=None, description="task name of every episode")
     features: FeatureNames = FeatureNames()
+    frame_stride: int | None = Field(
+        default=None, ge=1, description="keep every n-th frame; default: the build's"
+    )
 
 
 class Fractions(FrozenModel):

@@ -78,12 +78,19 @@ class DatasetIndex:
     fingerprint: str
     embodiment: Embodiment
     rate_hz: float
+    """As recorded."""
+    frame_stride: int
+    """Every so many frames, one goes into the build."""
     cameras: tuple[CameraStream, ...]
     columns: Columns
     subtasks: tuple[str, ...]
     episodes: pa.Table
     digests: Mapping[str, str]
     """SHA-256 of each file, by its path within the dataset."""
+
+    @property
+    def packed_rate_hz(self) -> float:
+        return self.rate_hz / self.frame_stride
 
     def digest(self, file: str) -> str:
         """SHA-256 of a file of the dataset; '' where there is none."""
@@ -131,6 +138,7 @@ def index_dataset(
         fingerprint=fingerprint(digests),
         embodiment=embodiment,
         rate_hz=rate_hz,
+        frame_stride=source.frame_stride or 1,
         cameras=streams,
         columns=columns,
         subtasks=subtasks,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from blm.curate.episodes.locate import Located
 from blm.schemas.errors import DatasetError
 from blm.schemas.manifest import SkippedInput
 from blm.schemas.progress import Progress
+
+_LEAST_RATE_HZ = 5
+"""To a lower one, nobody is advised to bring datasets."""
 
 
 def named_sources(config: SplitsConfig) -> dict[str, DatasetSource]:
@@ -98,7 +102,7 @@ def index_source(
         DatasetError: it is unusable as a whole, or has no camera.
     """
     dataset = index_dataset(
-        source,
+        source.model_copy(update={"frame_stride": source.frame_stride or config.frame_stride}),
         name,
         config.thresholds.idle_speed,
         config.cameras,
@@ -121,8 +125,8 @@ def _absolute(source: DatasetSource) -> DatasetSource:
 
 
 def contradictions(datasets: Iterable[DatasetIndex]) -> list[DatasetError]:
-    """Datasets of one embodiment share its axes and a rate, without which statistics would mix what differs; which
-    cameras they have is their own affair."""
+    """Datasets of one embodiment share its axes and, as they are packed, a rate, without which statistics would mix
+    what differs; which cameras they have is their own affair."""
     found: list[DatasetError] = []
     first_of: dict[str, DatasetIndex] = {}
     for dataset in datasets:
@@ -137,10 +141,17 @@ def contradictions(datasets: Iterable[DatasetIndex]) -> list[DatasetError]:
                     "apart.",
                 )
             )
-        elif first.rate_hz != dataset.rate_hz:
-            found.append(
-                DatasetError(
-                    f"{names} rate: {first.rate_hz:g} and {dataset.rate_hz:g} Hz.", "Build them apart."
-                )
-            )
+        elif first.packed_rate_hz != dataset.packed_rate_hz:
+            rates = f"{first.packed_rate_hz:g} and {dataset.packed_rate_hz:g} Hz"
+            found.append(DatasetError(f"{names} rate: {rates}.", _common_rate(first, dataset)))
     return found
+
+
+def _common_rate(first: DatasetIndex, second: DatasetIndex) -> str:
+    """How two datasets come to one rate, as a remedy."""
+    whole = first.rate_hz.is_integer() and second.rate_hz.is_integer()
+    common = gcd(int(first.rate_hz), int(second.rate_hz))
+    if not whole or common < _LEAST_RATE_HZ:
+        return "Build them apart."
+    strides = [f"`frame_stride: {int(one.rate_hz) // common}` for '{one.name}'" for one in (first, second)]
+    return f"Set {' and '.join(strides)} in splits.yaml, for {common} Hz, or build them apart."

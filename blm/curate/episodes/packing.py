@@ -126,7 +126,7 @@ def _source(name: str, segments: Sequence[Segment], config: SplitsConfig) -> str
         "software": __version__,
         "name": name,
         "settings": settings,
-        "dataset": [dataset.name, dataset.rate_hz, dataset.subtasks],
+        "dataset": [dataset.name, dataset.rate_hz, dataset.frame_stride, dataset.subtasks],
         "embodiment": dataset.embodiment.model_dump(mode="json"),
         "columns": asdict(dataset.columns),
         "cameras": [camera.name for camera in dataset.cameras],

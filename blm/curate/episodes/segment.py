@@ -51,10 +51,13 @@ class Segment:
     dataset: DatasetIndex
     row: dict[str, Any]
     image_size: tuple[int, int]
-    stride: int
     quality: int | None
     """JPEG's; None: lossless WebP."""
     rules: Mapping[Reason, Rule] = field(default_factory=lambda: RULES)
+
+    @property
+    def stride(self) -> int:
+        return self.dataset.frame_stride
 
     @property
     def key(self) -> str:
@@ -77,7 +80,7 @@ def make_segment(dataset: DatasetIndex, row: dict[str, Any], config: SplitsConfi
     size = config.image_size or (dataset.cameras[0].width, dataset.cameras[0].height)
     quality = None if config.lossless else config.jpeg_quality
     rules = resolve_rules(config.thresholds, config.checks)
-    return Segment(dataset, row, size, config.frame_stride, quality, rules)
+    return Segment(dataset, row, size, quality, rules)
 
 
 def frames_of_segment(segment: Segment) -> tuple[np.ndarray, np.ndarray]:
@@ -159,7 +162,7 @@ def picture_watch(segment: Segment, state: np.ndarray) -> PictureWatch:
     """For one camera of an episode with these states (T, A)."""
     embodiment = segment.dataset.embodiment
     spans = embodiment.column("upper") - embodiment.column("lower")
-    rate_hz = segment.dataset.rate_hz / segment.stride
+    rate_hz = segment.dataset.packed_rate_hz
     return PictureWatch(moving_frames(state, spans, rate_hz), rate_hz)
 
 
@@ -235,7 +238,7 @@ def _meta(segment: Segment, subtasks: tuple[str, ...], findings: Sequence[Pictur
         success=row["success"] != "no",
         seed=row["seed"],
         split=row["split"],
-        rate_hz=dataset.rate_hz / segment.stride,
+        rate_hz=dataset.packed_rate_hz,
         axis_names=dataset.embodiment.axis_names,
         cameras=tuple(camera.name for camera in dataset.cameras),
         image_size=segment.image_size,

@@ -22,12 +22,13 @@ from blm.schemas.errors import ConfigError, DatasetError, OutputExistsError
 from blm.schemas.manifest import read_manifest
 from blm.train.shard_reader import ShardBuild
 from tests.curate.episodes.editing import as_stock, data_file, edit_info, set_motion, video_file
+from tests.factories import make_dataset
 
 HALVES = Fractions(train=0.5, val=0.25, test=0.25)
 REPOSITORY = Path(__file__).parents[3]
 
 
-def config(output: Path, *datasets: Path, **changes) -> SplitsConfig:
+def config(output: Path, *datasets: Path | dict, **changes) -> SplitsConfig:
     settings = {
         "datasets": datasets,
         "output": output,
@@ -69,8 +70,7 @@ def test_samples_hold_what_was_recorded(built, recorded):
         segments = build.segments()
         assert sorted(segment.key for segment in segments) == [f"pushes-{number:06d}" for number in range(8)]
         for segment in segments:
-            table = pq.read_table(data_file(recorded, segment.meta.episode))
-            state = np.stack(table[STATE].to_numpy())
+            state = recorded_states(recorded, segment.meta.episode)
             np.testing.assert_array_equal(build.state(segment), state)
             assert (segment.meta.start, segment.meta.stop, segment.meta.frames) == (0, 24, 24)
             assert segment.meta.subtasks == ("approach", "push", "retreat")
@@ -217,6 +217,25 @@ def test_stride_size_and_cameras(recorded, built, tmp_path):
     assert read_manifest(asked.output).statistics["so100"].rate_hz == 4.0
 
 
+def test_datasets_of_two_rates_are_brought_to_one(recorded, built, tmp_path):
+    quick = make_dataset(tmp_path / "quick", episodes=4, frames=24, image_size=64, seed=50, rate_hz=40)
+    asked = config(tmp_path / "out", {"path": quick, "frame_stride": 2}, recorded)
+    build_splits(asked)
+    with ShardBuild(asked.output) as build, ShardBuild(built.output) as whole:
+        expected = {segment.key: whole.state(segment) for segment in whole.segments()}
+        expected |= {f"quick-{episode:06d}": recorded_states(quick, episode)[::2] for episode in range(4)}
+        for segment in build.segments():
+            stride = 2 if segment.meta.dataset == "quick" else 1
+            assert (segment.meta.stride, segment.meta.rate_hz) == (stride, 20.0)
+            np.testing.assert_array_equal(build.state(segment), expected.pop(segment.key))
+    assert not expected
+    assert read_manifest(asked.output).statistics["so100"].rate_hz == 20.0
+
+
+def recorded_states(root: Path, episode: int) -> np.ndarray:
+    return np.stack(pq.read_table(data_file(root, episode))[STATE].to_numpy())
+
+
 def test_idle_ends_are_cut_and_the_images_follow(copy, tmp_path):
     root = copy()
     ramp = np.interp(np.arange(24), [10, 16], [0, 40])[:, None] * np.ones(6)
@@ -250,8 +269,13 @@ def test_images_show_the_recorded_scene(built):
 def test_datasets_that_do_not_fit_together_are_named_by_build_and_doctor(recorded, copy, tmp_path):
     slow, other = copy("slow"), copy("other")
     edit_info(slow, lambda info: info.update(fps=10))
-    with pytest.raises(DatasetError, match=r"'pushes' and 'slow' of so100 differ in rate: 20 and 10 Hz"):
+    with pytest.raises(
+        DatasetError, match=r"'pushes' and 'slow' of so100 differ in rate: 20 and 10 Hz"
+    ) as refused:
         build_splits(config(tmp_path / "out", recorded, slow))
+    assert "`frame_stride: 2` for 'pushes' and `frame_stride: 1` for 'slow' in splits.yaml, for 10 Hz" in str(
+        refused.value
+    )
     shutil.copytree(recorded, slow.parent / "pushes")
     for root, axes in ((slow, "abcdef"), (other, "ghijkl")):
         edit_info(as_stock(root), lambda info, axes=axes: rename_axes(info, list(axes)))
