@@ -75,7 +75,7 @@ def announced_episodes(root: Path) -> int | None:
         if type(told) is int and 0 <= told <= MAX_EPISODES:
             return told
         with DEFAULT_RESOURCES.connect() as connection:
-            return len(read_episode_metadata(root, connection))
+            return len(read_episode_metadata(root, {}, connection))
     except (DatasetError, OSError):
         return None
 

@@ -120,7 +120,7 @@ def index_dataset(
     info = read_info(root)
     rate_hz = float(info["fps"])
     with resources.connect() as connection:
-        meta = read_episode_metadata(root, connection)
+        meta = read_episode_metadata(root, info, connection)
         check_announced(root, info, meta)
         subtasks = read_subtasks(root, connection)
         features = infer_features(source, info, meta, cameras, resources)
@@ -166,7 +166,7 @@ def dataset_names(sources: Sequence[DatasetSource]) -> list[str]:
     if long := [name for name in names if len(name) > _LONGEST_NAME]:
         raise ConfigError(
             f"'{long[0]}' is longer than the {_LONGEST_NAME} characters that a dataset's name may have.",
-            "Give it a shorter one: `{path: …, name: …}` under `datasets` in splits.yaml.",
+            "Give it a shorter one where it is listed: `{path: …, name: …}`.",
         )
     if len(set(names)) != len(names):
         repeated = next(name for name in names if names.count(name) > 1)

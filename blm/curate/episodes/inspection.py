@@ -68,7 +68,7 @@ def _inspected(name: str, source: DatasetSource, config: SplitsConfig, as_given:
     check_places(source.path, config.follow_links)
     info = read_info(source.path)
     with config.resources.connect() as connection:
-        meta = read_episode_metadata(source.path, connection)
+        meta = read_episode_metadata(source.path, info, connection)
     check_announced(source.path, info, meta)
     features = infer_features(source, info, meta, config.cameras, config.resources)
     wordings = Counter(wording for tasks in meta["tasks"].to_pylist() for wording in tasks or [""])

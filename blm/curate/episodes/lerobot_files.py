@@ -29,7 +29,7 @@ from blm.curate.episodes.boundaries import (
     is_plain_name,
     read_json,
 )
-from blm.curate.episodes.footers import parquet_list, table_problem, table_problems
+from blm.curate.episodes.footers import parquet_list, rows_that_may_be, table_problem, table_problems
 from blm.curate.shards import file_sha256
 from blm.schemas.episode import EPISODE_METADATA_PREFIX, IMAGE_PREFIX, SUBTASKS_FILE, EpisodeMetadata
 from blm.schemas.errors import DatasetError
@@ -128,8 +128,12 @@ def _described(feature: Any) -> bool:
     )
 
 
-def read_episode_metadata(root: Path, connection: duckdb.DuckDBPyConnection) -> pa.Table:
+def read_episode_metadata(
+    root: Path, info: Mapping[str, Any], connection: duckdb.DuckDBPyConnection
+) -> pa.Table:
     """`meta/episodes` without its statistics: one row per episode, in their order.
+
+    Far more of them than `info` announces are not even read.
 
     Columns that a build uses have the type it expects; what cannot be brought into it is null.
 
@@ -143,7 +147,7 @@ def read_episode_metadata(root: Path, connection: duckdb.DuckDBPyConnection) -> 
             f"{folder} holds no Parquet file.",
             "The recording was probably cut off before it was finished; recover or record it again.",
         )
-    if why := next(iter(_metadata_problems(files, connection).values()), None):
+    if why := next(iter(_metadata_problems(files, info, connection).values()), None):
         raise DatasetError(f"{folder} is not readable: {why}.", "Restore it from a copy, or record again.")
     try:
         names = parquet_list([str(file) for file in files])
@@ -161,10 +165,14 @@ def read_episode_metadata(root: Path, connection: duckdb.DuckDBPyConnection) -> 
     return table
 
 
-def _metadata_problems(files: Sequence[Path], connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
+def _metadata_problems(
+    files: Sequence[Path], info: Mapping[str, Any], connection: duckdb.DuckDBPyConnection
+) -> dict[str, str]:
     """By their footers; tasks are lists, and texts may be long."""
     values = dict.fromkeys(("episode_index", "length", "data/chunk_index", "data/file_index"), 1)
-    most_rows = dict.fromkeys(map(str, files), MAX_EPISODES)
+    told = info.get("total_episodes")
+    most = rows_that_may_be(told) if type(told) is int and told >= 0 else MAX_EPISODES
+    most_rows = dict.fromkeys(map(str, files), min(most, MAX_EPISODES))
     return table_problems(connection, most_rows, {**values, "tasks": 100_000})
 
 

@@ -19,8 +19,9 @@ from tests.large_dataset import joint_names, write_dataset
 def features(root: Path, **source) -> Features:
     given = validate(DatasetSource, {"path": root, **source}, "test")
     with DEFAULT_RESOURCES.connect() as connection:
-        meta = read_episode_metadata(root, connection)
-    return infer_features(given, read_info(root), meta, None, DEFAULT_RESOURCES)
+        info = read_info(root)
+        meta = read_episode_metadata(root, info, connection)
+    return infer_features(given, info, meta, None, DEFAULT_RESOURCES)
 
 
 def found(features: Features) -> dict[str, tuple[str, str]]:
