@@ -342,7 +342,8 @@ def read_index(folder: Path) -> dict[str, tuple[IndexRow, ...]]:
     members: dict[str, list[IndexRow]] = {}
     try:
         for row in _read_rows(folder / INDEX_FILE):
-            members.setdefault(row["shard"], []).append(_index_row(row))
+            member = _index_row(row)
+            members.setdefault(member.shard, []).append(member)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DatasetError(
             f"{folder / INDEX_FILE} is not an index of shards: {error}", "Build it again."

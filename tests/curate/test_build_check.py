@@ -183,3 +183,11 @@ def test_the_fast_way_leaves_bytes_unread_and_still_looks_at_sizes(build):
     assert diagnose(build, fast=True).problems == ()
     _cut(build)
     assert diagnose(build, fast=True).exit_code() == 1
+
+
+def test_names_of_shards_that_are_no_texts_are_told(build):
+    path = build / "index.parquet"
+    table = pq.read_table(path)
+    yes = pa.array([True] * len(table))
+    pq.write_table(table.set_column(table.column_names.index("shard"), "shard", yes), path)
+    assert any("the index names shards that no table lists: True" in one for one in diagnose(build).problems)
