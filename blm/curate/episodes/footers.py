@@ -5,6 +5,7 @@ DuckDB reads the footers: pyarrow ends the whole process where what a footer say
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -86,8 +87,8 @@ def _problems_of_files(
     most_rows: Mapping[str, int],
     problem: Callable[[list[tuple], int], str | None],
 ) -> dict[str, str]:
-    # DuckDB would take a folder for all the files in it.
-    problems = {file: f"{file} is no file" for file in most_rows if not Path(file).is_file()}
+    # DuckDB would take a folder for all the files in it; pathlib raises where a name is too long to be a file's.
+    problems = {file: f"{file} is no file" for file in most_rows if not os.path.isfile(file)}
     readable = [file for file in most_rows if file not in problems]
     for files in batched(readable, _FILES_AT_ONCE):
         for file, rows in _footers(connection, query, files, problems):

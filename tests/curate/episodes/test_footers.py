@@ -62,3 +62,10 @@ def test_a_folder_is_not_taken_for_the_files_in_it(file):
     assert table_problems(duckdb.connect(), {str(file.parent): 100, str(file): 100}, VALUES) == {
         str(file.parent): f"{file.parent} is no file"
     }
+
+
+def test_a_name_longer_than_a_file_system_takes_is_no_file(file):
+    long = str(file.parent / ("é" * 300))
+    assert table_problems(duckdb.connect(), {long: 100, str(file): 100}, VALUES) == {
+        long: f"{long} is no file"
+    }
