@@ -50,7 +50,7 @@ class DatasetSource(FrozenModel):
     task: str | None = Field(default=None, description="task name of every episode")
     features: FeatureNames = FeatureNames()
     frame_stride: int | None = Field(
-        default=None, ge=1, description="keep every n-th frame; default: the build's"
+        default=None, ge=1, le=1000, description="keep every n-th frame; default: the build's"
     )
 
 
@@ -82,7 +82,9 @@ class SplitsConfig(FrozenModel):
         default=False,
         description="store images as lossless WebP: 3 to 5 times the bytes, 4 times the decoding time",
     )
-    frame_stride: int = Field(default=1, ge=1, description="keep every n-th frame; the rate falls with it")
+    frame_stride: int = Field(
+        default=1, ge=1, le=1000, description="keep every n-th frame; the rate falls with it"
+    )
     seed: int = 0
     fractions: Fractions = Fractions()
     held_out: tuple[HeldOut, ...] = Field(

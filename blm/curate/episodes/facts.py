@@ -83,7 +83,7 @@ class _Batch:
 
     def together(self, apart: int) -> np.ndarray:
         """(N − apart,) bool: rows i and i + apart belong to one episode."""
-        return self.owner[apart:] == self.owner[: len(self.owner) - apart]
+        return self.owner[apart:] == self.owner[: max(0, len(self.owner) - apart)]
 
     def largest(self, values: np.ndarray) -> np.ndarray:
         """(E,) float64: the largest of per-row values and 0; NaN does not count."""
@@ -172,9 +172,7 @@ def _blank_what_is_not_finite(columns: np.ndarray) -> np.ndarray:
 def _column(values: np.ndarray | list, kind: pa.DataType) -> pa.Array:
     """NaN, which stands for what cannot be known, becomes null; rows of a matrix become their bytes."""
     if isinstance(values, np.ndarray) and values.ndim == 2:
-        width = pa.binary(4 * values.shape[1])
-        rows = np.ascontiguousarray(values, "<f4")
-        return pa.Array.from_buffers(width, len(rows), [None, pa.py_buffer(rows)]).cast(kind)
+        return pa.array([row.tobytes() for row in values.astype("<f4", copy=False)], kind)
     if isinstance(values, np.ndarray) and values.dtype.kind == "f":
         unknown = np.isnan(values)
         known = np.where(unknown, 0, values)

@@ -102,9 +102,10 @@ def _footers(
 ) -> Iterator[tuple[str, list[tuple]]]:
     """All in one go; where that fails in two halves, and so on, until what is not readable stands alone."""
     found: dict[str, list[tuple]] = defaultdict(list)
+    given = {os.path.abspath(file): file for file in files}  # of patterns, DuckDB tells names without '..'
     try:
-        for file, *row in connection.execute(query, {"files": parquet_list(files)}).fetchall():
-            found[file].append(tuple(row))
+        for file, *row in connection.execute(query, {"files": parquet_list(list(given))}).fetchall():
+            found[given[file]].append(tuple(row))
     except (duckdb.Error, UnicodeDecodeError) as error:
         if len(files) == 1:
             problems[files[0]] = f"{files[0]} is not readable: {printable(str(error), 200)}"

@@ -21,6 +21,7 @@ from blm.curate.episodes.frames import (
     Columns,
     Frames,
     FramesError,
+    check_lengths,
     column_names,
     concatenate,
     episodes_of_table,
@@ -38,9 +39,8 @@ _COPIES = 8
 """How many times over a batch's vectors are in memory at the worst moment, with what is computed from them."""
 
 
-_FOOTER_BYTES = 20_000
-"""DuckDB keeps so much of a file's footer, which saves a tenth where files have many groups of rows; where more is kept
-than memory allows, and evicted again, reading them twice is faster."""
+_ROWS_FROM_DUCKDB = 2048
+"""Its limit does not cover what it has handed out: how long vectors are is looked at after so many rows."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,9 @@ class _OutOfOrderError(Exception):
     """The frames of an episode do not lie together."""
 
 
+_UNREADABLE = (duckdb.Error, pa.ArrowException, FramesError, ValueError, OSError, RuntimeError)
+
+
 def read_batches[Result](
     most_rows: Mapping[str, int],
     columns: Columns,
@@ -94,21 +97,18 @@ def read_batches[Result](
     """
     # The other half of the threads work on what was read; and among small groups of rows DuckDB's wait for each other.
     with resources.connect(max(1, resources.threads // 2)) as connection:
-        if len(most_rows) * _FOOTER_BYTES < resources.memory_bytes // 8:
-            connection.execute("set global parquet_metadata_cache = true")
         unreadable = row_problems(connection, most_rows)
         readable = {file: most for file, most in sorted(most_rows.items()) if file not in unreadable}
         for in_order in (True, False):
             try:
                 return consume(_streamed(connection, readable, columns, resources, in_order)), unreadable
-            except _OutOfOrderError:
-                continue
-            except (duckdb.Error, pa.ArrowException, FramesError, ValueError, OSError, RuntimeError):
-                break
-        # DuckDB does not take more memory than it may, however much a column claims to hold; pyarrow does.
-        unreadable |= table_problems(connection, readable, values_per_row(columns))
-    files = [file for file in readable if file not in unreadable]
-    return consume(_one_by_one(files, columns, resources, unreadable)), unreadable
+            except (_OutOfOrderError, *_UNREADABLE) as error:
+                # Sorting holds everything, on disk if need be, and pyarrow knows no limit at all.
+                unreadable |= table_problems(connection, readable, values_per_row(columns))
+                readable = {file: most for file, most in readable.items() if file not in unreadable}
+                if not isinstance(error, _OutOfOrderError):
+                    break
+    return consume(_one_by_one(list(readable), columns, resources, unreadable)), unreadable
 
 
 def in_threads[Result](
@@ -147,7 +147,9 @@ def _streamed(
         relation = cursor.sql(query, params={"files": parquet_list(list(most_rows))})
         if relation.columns != column_names(columns):  # DuckDB takes 'ACTION' for 'action'
             raise FramesError(f"columns are named {', '.join(relation.columns)}, not {names}")
-        for table in _tables(relation.to_arrow_reader(rows_at_once), rows_at_once, sum(most_rows.values())):
+        reader = relation.to_arrow_reader(min(_ROWS_FROM_DUCKDB, rows_at_once))
+        values = values_per_row(columns)
+        for table in _tables(reader, rows_at_once, sum(most_rows.values()), values):
             table = pa.concat_tables([*rest, table])
             episode = episodes_of_table(table)
             begun = int(np.flatnonzero(np.diff(episode, prepend=episode[0] - 1))[-1])
@@ -159,16 +161,21 @@ def _streamed(
         yield frames_of_table(table, columns)
 
 
-def _tables(reader: pa.RecordBatchReader, rows: int, most_rows: int) -> Iterator[pa.Table]:
+def _tables(
+    reader: pa.RecordBatchReader, rows: int, rows_left: int, values: Mapping[str, int]
+) -> Iterator[pa.Table]:
     batches: list[pa.RecordBatch] = []
+    collected = 0
     for batch in reader:
+        check_lengths(batch, values)
         batches.append(batch)
-        most_rows -= len(batch)
-        if most_rows < 0:
+        collected += len(batch)
+        rows_left -= len(batch)
+        if rows_left < 0:
             raise FramesError("there are more rows than the files claim to have")
-        if sum(map(len, batches)) >= rows:
+        if collected >= rows:
             yield pa.Table.from_batches(batches)
-            batches = []
+            batches, collected = [], 0
     if any(map(len, batches)):
         yield pa.Table.from_batches(batches)
 

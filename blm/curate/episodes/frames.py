@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -77,16 +77,30 @@ def time_column(features: Iterable[str]) -> str | None:
     return next((name for name in (MONOTONIC_TIME, TIMESTAMP) if name in features), None)
 
 
-@lru_cache(maxsize=4)
 def read_frames(path: Path, columns: Columns) -> Frames:
-    """Read one data file.
+    """Read one data file; the last ones are kept as long as they do not change.
 
     Raises:
         FramesError: says what is wrong with which file.
     """
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise FramesError(f"{path} is not readable: {printable(str(error), 200)}") from error
+    return _read_frames(path, columns, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=4)
+def _read_frames(path: Path, columns: Columns, changed_ns: int, size: int) -> Frames:
     names = column_names(columns)
     try:
-        table = pq.ParquetFile(path).read(columns=names)
+        file = pq.ParquetFile(path)
+        # pyarrow takes the field 'state' of a column 'observation' for 'observation.state'.
+        if nested := [
+            one for one in file.schema_arrow.names if any(name.startswith(f"{one}.") for name in names)
+        ]:
+            raise FramesError(f"{path} has a column '{printable(nested[0], 80)}' where names begin with it")
+        table = file.read(columns=names)
         if missing := set(names) - set(table.column_names):
             raise FramesError(f"{path} lacks the columns {', '.join(sorted(missing))}")
         return frames_of_table(table, columns)
@@ -135,6 +149,18 @@ def frames_of_table(table: pa.Table, columns: Columns) -> Frames:
 def episodes_of_table(table: pa.Table) -> np.ndarray:
     """(N,) int64 of a table with the column `episode_index`; raises ValueError where it does not hold whole numbers."""
     return _whole(table, "episode_index")
+
+
+def check_lengths(batch: pa.RecordBatch, values: Mapping[str, int]) -> None:
+    """Raise FramesError where a column of lists holds many times the values that a row should have."""
+    for name, most in values.items():
+        kind = batch.schema.field(name).type
+        if pa.types.is_nested(kind) and not pa.types.is_struct(kind):
+            found = len(batch.column(name).flatten())
+            if found > _TOO_LONG * most * len(batch) + 1000:
+                raise FramesError(
+                    f"'{name}' has {found} values in {len(batch)} rows; {most} a row are announced"
+                )
 
 
 def no_frames(columns: Columns) -> Frames:
@@ -192,8 +218,9 @@ def _ordered(frames: Frames) -> Frames:
 
 def _scalars(table: pa.Table, name: str) -> np.ndarray:
     """A column of numbers, also where it is stored as lists of one."""
-    values = _numpy(_flat(table[name].combine_chunks()), name)
-    if len(values) != len(table):
+    column = table[name].combine_chunks()
+    values = _numpy(_flat(column), name)
+    if len(values) != len(table) or not _all_of_length(column, 1):
         raise ValueError(f"'{name}' has {len(values)} values in {len(table)} rows")
     return values
 
@@ -237,9 +264,13 @@ def _as_float32(values: np.ndarray) -> np.ndarray:
 def _all_of_length(column: pa.Array | pa.ChunkedArray, length: int) -> bool:
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     return all(
-        not chunk.null_count and (np.diff(np.from_dlpack(chunk.offsets)) == length).all()
+        not chunk.null_count
+        and (
+            pa.types.is_fixed_size_list(chunk.type)
+            or (np.diff(np.from_dlpack(chunk.offsets)) == length).all()
+        )
         for chunk in chunks
-        if pa.types.is_list(chunk.type) or pa.types.is_large_list(chunk.type)
+        if pa.types.is_nested(chunk.type)
     )
 
 

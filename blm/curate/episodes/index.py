@@ -80,7 +80,7 @@ class DatasetIndex:
     rate_hz: float
     """As recorded."""
     frame_stride: int
-    """Every so many frames, one goes into the build."""
+    """One of every so many frames goes into the build."""
     cameras: tuple[CameraStream, ...]
     columns: Columns
     subtasks: tuple[str, ...]
@@ -119,7 +119,7 @@ def index_dataset(
     check_places(root, follow_links)
     info = read_info(root)
     rate_hz = float(info["fps"])
-    with resources.connect() as connection:
+    with resources.connect(threads=1) as connection:
         meta = read_episode_metadata(root, info, connection)
         check_announced(root, info, meta)
         subtasks = read_subtasks(root, connection)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import gcd
 from pathlib import Path
@@ -124,7 +124,7 @@ def _absolute(source: DatasetSource) -> DatasetSource:
     return source.model_copy(update={"path": source.path.absolute()})
 
 
-def contradictions(datasets: Iterable[DatasetIndex]) -> list[DatasetError]:
+def contradictions(datasets: Collection[DatasetIndex]) -> list[DatasetError]:
     """Datasets of one embodiment share its axes and, as they are packed, a rate, without which statistics would mix
     what differs; which cameras they have is their own affair."""
     found: list[DatasetError] = []
@@ -142,16 +142,17 @@ def contradictions(datasets: Iterable[DatasetIndex]) -> list[DatasetError]:
                 )
             )
         elif first.packed_rate_hz != dataset.packed_rate_hz:
+            of_embodiment = [one for one in datasets if one.embodiment.name == dataset.embodiment.name]
             rates = f"{first.packed_rate_hz:g} and {dataset.packed_rate_hz:g} Hz"
-            found.append(DatasetError(f"{names} rate: {rates}.", _common_rate(first, dataset)))
+            found.append(DatasetError(f"{names} rate: {rates}.", _common_rate(of_embodiment)))
     return found
 
 
-def _common_rate(first: DatasetIndex, second: DatasetIndex) -> str:
-    """How two datasets come to one rate, as a remedy."""
-    whole = first.rate_hz.is_integer() and second.rate_hz.is_integer()
-    common = gcd(int(first.rate_hz), int(second.rate_hz))
+def _common_rate(datasets: Sequence[DatasetIndex]) -> str:
+    """How all datasets of an embodiment come to one rate, as a remedy."""
+    whole = all(one.rate_hz.is_integer() for one in datasets)
+    common = gcd(*(int(one.rate_hz) for one in datasets))
     if not whole or common < _LEAST_RATE_HZ:
         return "Build them apart."
-    strides = [f"`frame_stride: {int(one.rate_hz) // common}` for '{one.name}'" for one in (first, second)]
-    return f"Set {' and '.join(strides)} in splits.yaml, for {common} Hz, or build them apart."
+    strides = [f"`frame_stride: {int(one.rate_hz) // common}` for '{one.name}'" for one in datasets]
+    return f"Set {', '.join(strides)} in splits.yaml, for {common} Hz, or build them apart."

@@ -273,7 +273,7 @@ def test_datasets_that_do_not_fit_together_are_named_by_build_and_doctor(recorde
         DatasetError, match=r"'pushes' and 'slow' of so100 differ in rate: 20 and 10 Hz"
     ) as refused:
         build_splits(config(tmp_path / "out", recorded, slow))
-    assert "`frame_stride: 2` for 'pushes' and `frame_stride: 1` for 'slow' in splits.yaml, for 10 Hz" in str(
+    assert "`frame_stride: 2` for 'pushes', `frame_stride: 1` for 'slow' in splits.yaml, for 10 Hz" in str(
         refused.value
     )
     shutil.copytree(recorded, slow.parent / "pushes")

@@ -26,3 +26,13 @@ def test_wild_readings_are_told_without_a_word_to_the_terminal(wild):
         (facts,) = episode_facts(frames, robot, 20.0, 0.02).to_pylist()
     assert facts["finite"] == (wild == 3e38)
     assert (facts["jerky_fraction"] > 0) == (wild == 3e38)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5])
+def test_an_episode_shorter_than_what_motion_is_measured_over(rows):
+    robot = load_embodiment("so100")
+    values = np.tile(np.arange(rows, dtype=np.float32)[:, None], (1, len(robot.axes)))
+    zeros = np.zeros(rows, np.int64)
+    facts = episode_facts(Frames(zeros, np.arange(rows), values, values, zeros, None), robot, 30.0, 0.02)
+    assert facts["rows"].to_pylist() == [rows]
+    assert facts["top_speed"].to_pylist() == [0.0]

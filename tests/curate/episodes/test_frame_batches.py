@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from blm.curate.episodes.frame_batches import Resources, read_batches
-from blm.curate.episodes.frames import Columns, concatenate, read_frames
+from blm.curate.episodes.frames import Columns, FramesError, concatenate, read_frames
 from blm.schemas.episode import ACTION, STATE
 
 COLUMNS = Columns(state=(0, 1, 2), action=(2, 0, 1), subtask=False, success=False, time="timestamp")
@@ -147,3 +147,28 @@ def test_rows_beyond_what_a_file_says_of_itself_are_noticed(tmp_path, monkeypatc
     found, unreadable = read_batches(dict.fromkeys(files, 40), COLUMNS, FEW_ROWS, list)
     assert [set(frames.episode.tolist()) for frames in found] == [{0}]
     assert "claims 300 rows" in unreadable[files[1]]
+
+
+def test_a_file_that_changes_is_read_again(tmp_path):
+    (file,) = write(tmp_path, [[(0, 30)]])
+    assert len(read_frames(Path(file), COLUMNS).frame) == 30
+    pq.write_table(pq.read_table(file).slice(0, 20), file)
+    assert len(read_frames(Path(file), COLUMNS).frame) == 20
+
+
+def test_rows_without_a_vector_are_not_skipped(tmp_path):
+    (file,) = write(tmp_path, [[(0, 30)]])
+    table = pq.read_table(file)
+    vectors = pa.array([[1.0, 2.0, 3.0], None] * 15, pa.list_(pa.float32(), 3))
+    pq.write_table(table.set_column(table.column_names.index(STATE), STATE, vectors), file)
+    found, unreadable = batches([file])
+    assert (found, list(unreadable)) == ([], [file])
+
+
+def test_a_field_of_another_column_is_not_taken_for_the_state(tmp_path):
+    (file,) = write(tmp_path, [[(0, 30)]])
+    table = pq.read_table(file)
+    nested = pa.array([{"state": [0.0] * 3}] * 30)
+    pq.write_table(table.append_column("observation", nested), file)
+    with pytest.raises(FramesError, match="has a column 'observation' where names begin with it"):
+        read_frames(Path(file), COLUMNS)
