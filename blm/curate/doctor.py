@@ -139,11 +139,20 @@ def diagnose(
 
 
 def _settings(roots: list[Path], given: dict[str, Any], source: str) -> SplitsConfig:
-    """The settings of a build of these datasets; what a configuration says about one of them by its path counts."""
+    """The settings of a build of these datasets; what a configuration says of their paths or folders above counts."""
     said = validate(SplitsConfig, {"datasets": roots, "output": "splits", **given}, source)
     known = {one.path.resolve(): one for one in said.datasets}
-    datasets = tuple(known.get(root.resolve(), DatasetSource(path=root)) for root in roots)
+    datasets = tuple(_told(root, known) for root in roots)
     return said.model_copy(update={"datasets": datasets})
+
+
+def _told(root: Path, known: Mapping[Path, DatasetSource]) -> DatasetSource:
+    """What is said of a dataset, or of the nearest folder above it."""
+    place = root.resolve()
+    if place in known:
+        return known[place]
+    above = next((known[folder] for folder in place.parents if folder in known), None)
+    return above.model_copy(update={"path": root, "name": None}) if above else DatasetSource(path=root)
 
 
 def _diagnose_datasets(

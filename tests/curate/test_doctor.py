@@ -68,6 +68,15 @@ def test_a_dataset_without_cameras_is_refused_as_a_build_refuses_it(root):
     assert (code, "bench has no camera" in said) == (1, True)
 
 
+def test_what_a_configuration_says_of_a_folder_counts_for_the_datasets_below(root):
+    quick = make_dataset(root.parent / "quick/one", episodes=2, frames=30, image_size=32, seed=9, rate_hz=40)
+    said = root.parent / "splits.yaml"
+    datasets = [{"path": str(quick.parent), "frame_stride": 2}, str(root)]
+    said.write_text(json.dumps({"datasets": datasets, "output": "splits"}))
+    assert "differ in rate" in " ".join(diagnose(root.parent, fast=True).problems)
+    assert diagnose(root.parent, fast=True, config=said).problems == ()
+
+
 def test_only_what_cannot_be_read_is_1(tmp_path):
     (tmp_path / "all").mkdir()
     (tmp_path / "all/unmounted").symlink_to("/nowhere/pushes")

@@ -28,8 +28,18 @@ from blm.curate.output_folder import OutputFolder
 from blm.curate.shards import FinishedShard, OpenShard, Sample, shard_name
 from blm.schemas.progress import Progress
 
-_WITHOUT_EFFECT_ON_SHARDS = ("datasets", "licence", "seed", "fractions", "held_out", "mixture", "shard_bytes")
-"""Settings that decide which episodes a shard holds or nothing about it, but not how an episode is packed."""
+_WITHOUT_EFFECT_ON_SHARDS = (
+    "datasets",
+    "frame_stride",
+    "licence",
+    "seed",
+    "fractions",
+    "held_out",
+    "mixture",
+    "shard_bytes",
+)
+"""Settings that decide which episodes a shard holds or nothing about it, but not how an episode is packed; the stride
+stands with the dataset."""
 
 _FACTS = (
     "episode",
