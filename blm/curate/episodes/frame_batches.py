@@ -39,8 +39,10 @@ _COPIES = 8
 """How many times over a batch's vectors are in memory at the worst moment, with what is computed from them."""
 
 
-_ROWS_FROM_DUCKDB = 2048
-"""Its limit does not cover what it has handed out: how long vectors are is looked at after so many rows."""
+_ROWS_FROM_DUCKDB = (2048, 8192)
+"""At least and at most; its limit does not cover what it has handed out, so vectors are looked at after so many."""
+
+_BYTES_PER_ROW_FROM_DUCKDB = 2**18
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,12 @@ class Resources:
         least, most = _ROWS_AT_ONCE
         batches = 2 * (self.threads + 1)
         return max(least, min(most, self.memory_bytes // batches // (4 * values_per_row * _COPIES)))
+
+    @property
+    def rows_from_duckdb(self) -> int:
+        """Rows that are handed out before the length of their vectors is known."""
+        least, most = _ROWS_FROM_DUCKDB
+        return max(least, min(most, self.memory_bytes // _BYTES_PER_ROW_FROM_DUCKDB))
 
     def connect(self, threads: int | None = None) -> duckdb.DuckDBPyConnection:
         """A database of that many threads (default: all) that takes half of the memory at most."""
@@ -147,7 +155,7 @@ def _streamed(
         relation = cursor.sql(query, params={"files": parquet_list(list(most_rows))})
         if relation.columns != column_names(columns):  # DuckDB takes 'ACTION' for 'action'
             raise FramesError(f"columns are named {', '.join(relation.columns)}, not {names}")
-        reader = relation.to_arrow_reader(min(_ROWS_FROM_DUCKDB, rows_at_once))
+        reader = relation.to_arrow_reader(min(resources.rows_from_duckdb, rows_at_once))
         values = values_per_row(columns)
         for table in _tables(reader, rows_at_once, sum(most_rows.values()), values):
             table = pa.concat_tables([*rest, table])
