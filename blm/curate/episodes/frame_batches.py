@@ -47,7 +47,7 @@ _BYTES_PER_ROW_FROM_DUCKDB = 2**18
 
 @dataclass(frozen=True)
 class Resources:
-    """What reading may use. DuckDB spills to `spill` (default: the system's temporary folder) beyond the limit."""
+    """What reading may use. DuckDB spills to `spill` (default: `.tmp` in the current folder) beyond the limit."""
 
     memory_bytes: int = DEFAULT_MEMORY_BYTES
     threads: int = 2
@@ -98,7 +98,8 @@ def read_batches[Result](
     """What `consume` makes of all frames, and the files that cannot be read, with why.
 
     Batches hold whole episodes, ordered by episode and frame; no episode comes twice. Where reading all files in one
-    go turns out to be impossible on the way, `consume` is called again from the start: it must not keep anything.
+    go turns out to be impossible on the way, `consume` is called again from the start: it must not keep anything. Then
+    files are read one by one, and an episode that lies in two of them may come in parts.
 
     Args:
         most_rows: the files, and how many rows each may have; one that claims more is not read.
