@@ -17,12 +17,18 @@ import duckdb
 
 from blm.schemas.printable import printable
 
+TOO_MANY = 16
+"""So many times the values that a row should have are not read."""
+
+_MORE_VALUES = 1000
+_MORE_BYTES = 1024**2
 _FILES_AT_ONCE = 1000
-_FOOTERS = """
-    select file_name, row_group_id, row_group_num_rows, path_in_schema, num_values, total_uncompressed_size
-    from parquet_metadata($files)
-    where column_id = 0 or num_values > 16 * row_group_num_rows::double + 1000
-        or total_uncompressed_size > 8 * (16 * row_group_num_rows::double + 1000) + 1048576
+_FOOTERS = f"""
+    with columns as (
+        select *, {TOO_MANY} * row_group_num_rows::double + {_MORE_VALUES} as most from parquet_metadata($files)
+    )
+    select file_name, row_group_id, row_group_num_rows, path_in_schema, num_values, total_uncompressed_size from columns
+    where column_id = 0 or num_values > most or total_uncompressed_size > 8 * most + {_MORE_BYTES}
 """
 """The first column of each group of rows, and those that would be too long with one value a row: see `_problem`."""
 
@@ -53,7 +59,10 @@ def rows_that_may_be(announced: int) -> int:
 
 
 def row_problems(connection: duckdb.DuckDBPyConnection, most_rows: Mapping[str, int]) -> dict[str, str]:
-    """As `table_problems`, by what files say of themselves as a whole: a column may still hold too much."""
+    """Why Parquet files are not to be read, by file, as far as the rows tell that each claims as a whole.
+
+    See `table_problems`, which also says what a column holds too much of.
+    """
     return _problems_of_files(connection, _ROWS, most_rows, lambda rows, most: _row_problem(rows[0][0], most))
 
 
@@ -125,8 +134,8 @@ def _problem(chunks: Sequence[_Chunk], most_rows: int, values: Mapping[str, int]
         name = _wanted_column(chunk.path, values)
         if name is None:
             continue
-        most = 16 * chunk.rows * values[name] + 1000
-        if chunk.values > most or chunk.size > 8 * most + 1024**2:
+        most = TOO_MANY * chunk.rows * values[name] + _MORE_VALUES
+        if chunk.values > most or chunk.size > 8 * most + _MORE_BYTES:
             return f"claims {chunk.values} values in {chunk.rows} rows of its column '{name}'"
     return None
 

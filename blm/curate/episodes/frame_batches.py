@@ -24,10 +24,10 @@ from blm.curate.episodes.frames import (
     check_lengths,
     column_names,
     concatenate,
-    episodes_of_table,
     frames_of_table,
     read_frames,
     values_per_row,
+    whole_numbers,
 )
 
 DEFAULT_MEMORY_BYTES = 2 * 10**9
@@ -160,7 +160,7 @@ def _streamed(
         values = values_per_row(columns)
         for table in _tables(reader, rows_at_once, sum(most_rows.values()), values):
             table = pa.concat_tables([*rest, table])
-            episode = episodes_of_table(table)
+            episode = whole_numbers(table, "episode_index")
             begun = int(np.flatnonzero(np.diff(episode, prepend=episode[0] - 1))[-1])
             finished = _finished(finished, np.unique(episode[:begun]), int(episode[-1]))
             rest = [table.slice(begun)]

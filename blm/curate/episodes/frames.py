@@ -13,11 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from blm.curate.episodes.footers import TOO_MANY
 from blm.schemas.episode import ACTION, MONOTONIC_TIME, STATE, SUBTASK_INDEX, SUCCESS
 from blm.schemas.printable import printable
-
-_TOO_LONG = 16
-"""Vectors so many times longer than announced are not read."""
 
 TIMESTAMP = "timestamp"
 """LeRobot's own time of a frame in its episode, seconds."""
@@ -135,20 +133,17 @@ def frames_of_table(table: pa.Table, columns: Columns) -> Frames:
         raise ValueError("columns come twice")
     return _ordered(
         Frames(
-            episode=_whole(table, "episode_index"),
-            frame=_whole(table, "frame_index"),
+            episode=whole_numbers(table, "episode_index"),
+            frame=whole_numbers(table, "frame_index"),
             state=vectors(table, columns.state_feature, columns.state, columns.state_length),
             action=vectors(table, columns.action_feature, columns.action, columns.action_length),
-            subtask=_whole(table, SUBTASK_INDEX) if columns.subtask else np.zeros(len(table), np.int64),
+            subtask=whole_numbers(table, SUBTASK_INDEX)
+            if columns.subtask
+            else np.zeros(len(table), np.int64),
             success=_scalars(table, SUCCESS).astype(bool) if columns.success else None,
             time=_scalars(table, columns.time).astype(np.float64) if columns.time else None,
         )
     )
-
-
-def episodes_of_table(table: pa.Table) -> np.ndarray:
-    """(N,) int64 of a table with the column `episode_index`; raises ValueError where it does not hold whole numbers."""
-    return _whole(table, "episode_index")
 
 
 def check_lengths(batch: pa.RecordBatch, values: Mapping[str, int]) -> None:
@@ -157,7 +152,7 @@ def check_lengths(batch: pa.RecordBatch, values: Mapping[str, int]) -> None:
         kind = batch.schema.field(name).type
         if pa.types.is_nested(kind) and not pa.types.is_struct(kind):
             found = len(batch.column(name).flatten())
-            if found > _TOO_LONG * most * len(batch) + 1000:
+            if found > TOO_MANY * most * len(batch) + 1000:
                 raise FramesError(
                     f"'{name}' has {found} values in {len(batch)} rows; {most} a row are announced"
                 )
@@ -225,7 +220,8 @@ def _scalars(table: pa.Table, name: str) -> np.ndarray:
     return values
 
 
-def _whole(table: pa.Table, name: str) -> np.ndarray:
+def whole_numbers(table: pa.Table, name: str) -> np.ndarray:
+    """(N,) int64; raises ValueError where a column holds anything else."""
     values = _scalars(table, name)
     whole = values.astype(np.int64, copy=False) if values.dtype.kind in "iub" else None
     if whole is None or (values.dtype.kind == "u" and (whole < 0).any()):
@@ -248,7 +244,7 @@ def vectors(table: pa.Table, name: str, wanted: tuple[int, ...], announced: int 
     values = values.reshape(len(table), -1)
     if values.shape[1] <= max(wanted):
         raise ValueError(f"'{name}' has {values.shape[1]} values a frame; {max(wanted) + 1} are needed")
-    if announced and values.shape[1] > _TOO_LONG * announced:
+    if announced and values.shape[1] > TOO_MANY * announced:
         raise ValueError(f"'{name}' has {values.shape[1]} values a frame; {announced} are announced")
     if wanted == tuple(range(values.shape[1])):
         return values
