@@ -189,7 +189,7 @@ def _lags(batch: _Batch) -> np.ndarray:
     """Of the arm alone: a gripper that holds something does not follow its command."""
     signals = batch.state, batch.action
     arm = batch.embodiment.arm_indices
-    return following_lags(*signals, batch.starts, batch.owner, batch.spans, batch.rate_hz, arm)
+    return following_lags(*signals, batch.starts, batch.spans, batch.rate_hz, arm)
 
 
 def _ended_well(batch: _Batch, success: np.ndarray | None) -> np.ndarray | list[None]:
@@ -199,10 +199,10 @@ def _ended_well(batch: _Batch, success: np.ndarray | None) -> np.ndarray | list[
 def _motion(batch: _Batch, idle_speed: float) -> dict[str, np.ndarray]:
     window = motion_window(batch.rate_hz)
     together = batch.together(window)
-    speed = np.zeros(max(0, len(batch.owner) - window), np.float32)
+    speed, displacement = np.zeros((2, len(together)), np.float32)
     for values in (batch.state, batch.action):
         for axis, span in enumerate(batch.spans):
-            displacement = values[axis, window:] - values[axis, : len(speed)]
+            np.subtract(values[axis, window:], values[axis, : len(speed)], out=displacement)
             np.abs(displacement, out=displacement)
             displacement /= np.float32(span * window / batch.rate_hz)
             np.fmax(speed, displacement, out=speed)
@@ -244,9 +244,9 @@ def _limits(batch: _Batch) -> dict[str, np.ndarray]:
 def _fastest(batch: _Batch, values: np.ndarray, reach: np.ndarray, apart: int) -> np.ndarray:
     """(E,) the largest displacement of any arm axis over `apart` frames, in units of its `reach`."""
     together = batch.together(apart)
-    fastest = np.zeros(len(together), np.float32)
+    fastest, displacement = np.zeros((2, len(together)), np.float32)
     for axis, signal in batch.arm_signals(values):
-        displacement = signal[apart:] - signal[: len(together)]
+        np.subtract(signal[apart:], signal[: len(together)], out=displacement)
         np.abs(displacement, out=displacement)
         displacement /= np.float32(reach[axis])
         np.fmax(fastest, displacement, out=fastest)

@@ -25,7 +25,6 @@ def following_lags(
     state: np.ndarray,
     action: np.ndarray,
     starts: np.ndarray,
-    owner: np.ndarray,
     spans: np.ndarray,
     rate_hz: float,
     axes: Sequence[int],
@@ -39,20 +38,19 @@ def following_lags(
     Args:
         state, action: (A, N) axis values of E episodes, one after the other.
         starts: (E,) first row of each episode.
-        owner: (N,) which episode a row belongs to.
         spans: (A,) range of each axis, axis units.
         axes: those that are expected to follow.
     """
     axis, covered = _widest_axis(action, starts, spans, axes)
-    rows = np.diff([*starts, len(owner)])
+    rows = np.diff([*starts, action.shape[1]])
     command, measured = (
-        _centred(_of_axis(values, axis[owner], spans), starts, rows) for values in (action, state)
+        _centred(_of_axis(values, axis, spans, starts), starts, rows) for values in (action, state)
     )
     variance = np.add.reduceat(command**2, starts) / rows
-    shifts = sorted(range(-round(_EARLIEST_S * rate_hz), round(_LATEST_S * rate_hz) + 1), key=abs)
+    shifts = np.array(sorted(range(-round(_EARLIEST_S * rate_hz), round(_LATEST_S * rate_hz) + 1), key=abs))
     left = _left_over(command, measured, starts, shifts)
     smallest = left.min(axis=0)
-    best = np.array(shifts)[(left <= 1.05 * smallest + 1e-7).argmax(axis=0)] / rate_hz
+    best = shifts[(left <= 1.05 * smallest + 1e-7).argmax(axis=0)] / rate_hz
     unknown = (covered < _LEAST_RANGE) | ~(smallest <= _FIT * variance)
     return np.where(unknown, np.nan, best)
 
@@ -68,13 +66,15 @@ def _widest_axis(
     return np.array(axes)[covered.argmax(axis=0)], covered.max(axis=0)
 
 
-def _of_axis(values: np.ndarray, axis: np.ndarray, spans: np.ndarray) -> np.ndarray:
-    """(N,) of (A, N) values, each row's own axis, as fractions of its range."""
-    return values[axis, np.arange(len(axis))] / spans[axis].astype(np.float32)
+def _of_axis(values: np.ndarray, axis: np.ndarray, spans: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """(N,) of (A, N) values, each episode's own axis, as fractions of its range."""
+    ends = [*starts[1:], values.shape[1]]
+    chosen = [values[one, begin:end] for one, begin, end in zip(axis, starts, ends, strict=True)]
+    return np.concatenate(chosen) / np.repeat(spans[axis].astype(np.float32), np.subtract(ends, starts))
 
 
 def _left_over(
-    command: np.ndarray, measured: np.ndarray, starts: np.ndarray, shifts: list[int]
+    command: np.ndarray, measured: np.ndarray, starts: np.ndarray, shifts: np.ndarray
 ) -> np.ndarray:
     """(S, E) variance of the measured path, so many frames later, about the commanded one; inf for too few frames, and
     where an episode has values that are not finite or too far off. Both are (N,) float64, about each episode's mean.
@@ -86,24 +86,36 @@ def _left_over(
     usable = _within(command, starts) & _within(measured, starts)
     if not usable.all():
         command, measured = (np.where(np.repeat(usable, rows), values, 0) for values in (command, measured))
-    sums = [_running_sum(values) for values in (command, measured, command * command, measured * measured)]
-    product = np.zeros(len(command) + 1)
-    left = np.full((len(shifts), len(starts)), np.inf)
-    for found, shift in zip(left, shifts, strict=True):
-        told = usable & (rows - abs(shift) >= _LEAST_FRAMES)
-        count = (rows - abs(shift))[told]
-        of_command, of_measured = starts[told] + max(0, -shift), starts[told] + max(0, shift)
-        length = max(0, len(command) - abs(shift))
-        ahead, behind = command[max(0, -shift) :][:length], measured[max(0, shift) :][:length]
-        np.multiply(ahead, behind, out=product[:length])
-        edges = np.column_stack([starts[told], starts[told] + count]).reshape(-1)
-        common = np.add.reduceat(product, edges)[::2] if len(edges) else np.zeros(0)
-        begins = (of_command, of_measured) * 2
-        one, other, one_square, other_square = (
-            (total[begin + count] - total[begin]) / count for total, begin in zip(sums, begins, strict=True)
+    later, count = shifts[:, None], rows - np.abs(shifts)[:, None]
+    told = usable & (count >= _LEAST_FRAMES)
+    count = np.where(told, count, 1)
+    of_command, of_measured = (np.where(told, starts + np.maximum(0, late), 0) for late in (-later, later))
+    one, other, one_square, other_square = (
+        (total[begin + count] - total[begin]) / count
+        for total, begin in (
+            (_running_sum(command), of_command),
+            (_running_sum(measured), of_measured),
+            (_running_sum(command * command), of_command),
+            (_running_sum(measured * measured), of_measured),
         )
-        found[told] = one_square + other_square - 2 * common / count - (other - one) ** 2
-    return np.maximum(left, 0)
+    )
+    common = _common(command, measured, starts, shifts) / count
+    left = one_square + other_square - 2 * common - (other - one) ** 2
+    return np.where(told, np.maximum(left, 0), np.inf)
+
+
+def _common(command: np.ndarray, measured: np.ndarray, starts: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+    """(S, E) sums of the products of each episode's command with what was measured so many frames later."""
+    early, late = max(0, -shifts.min()), max(0, shifts.max())
+    ends = [*starts[1:], len(command)]
+    found = np.empty((len(starts), early + late + 1))
+    among_zeros = np.zeros(early + max(np.subtract(ends, starts)) + late)
+    for row, begin, end in zip(found, starts.tolist(), ends, strict=True):
+        after = early + end - begin
+        among_zeros[early:after] = measured[begin:end]
+        among_zeros[after:] = 0
+        row[:] = np.correlate(among_zeros[: after + late], command[begin:end], "valid")
+    return found[:, shifts + early].T
 
 
 def _centred(values: np.ndarray, starts: np.ndarray, rows: np.ndarray) -> np.ndarray:

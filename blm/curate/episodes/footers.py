@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import batched
 from pathlib import Path
 from typing import NamedTuple
@@ -51,6 +51,20 @@ class _Chunk(NamedTuple):
 def parquet_list(files: Sequence[str]) -> list[str]:
     """File names that DuckDB takes as they are, not as patterns."""
     return [re.sub(r"([*?\[])", r"[\1]", file) for file in files]
+
+
+def footer_bytes(files: Iterable[str]) -> int:
+    """How large the footers of Parquet files are together; those that have none do not count."""
+    return sum(map(_footer_bytes, files))
+
+
+def _footer_bytes(file: str) -> int:
+    try:
+        with open(file, "rb", buffering=0) as content:
+            content.seek(-8, os.SEEK_END)
+            return int.from_bytes(content.read(4), "little")
+    except (OSError, ValueError):
+        return 0
 
 
 def rows_that_may_be(announced: int) -> int:
@@ -141,7 +155,7 @@ def _problem(chunks: Sequence[_Chunk], most_rows: int, values: Mapping[str, int]
 
 
 def _row_problem(rows: int, most_rows: int) -> str | None:
-    return f"claims {rows} rows; its episodes announce {most_rows} at most" if rows > most_rows else None
+    return f"claims {rows} rows; what is announced allows {most_rows} at most" if rows > most_rows else None
 
 
 def _wanted_column(path: str, values: Mapping[str, int]) -> str | None:

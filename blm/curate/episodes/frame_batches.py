@@ -6,17 +6,19 @@ frame is touched in Python. Where a file cannot be read, the files are gone thro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 
-from blm.curate.engine import few_at_once
-from blm.curate.episodes.footers import parquet_list, row_problems, table_problems
+from blm.curate.episodes.footers import footer_bytes, parquet_list, row_problems, table_problems
 from blm.curate.episodes.frames import (
     Columns,
     Frames,
@@ -38,11 +40,16 @@ _ROWS_AT_ONCE = (20_000, 80_000)
 _COPIES = 8
 """How many times over a batch's vectors are in memory at the worst moment, with what is computed from them."""
 
+_READERS = 2
+"""Groups of files that are read beside each other: more are not faster than what is made of one batch at a time."""
 
 _ROWS_FROM_DUCKDB = (2048, 8192)
 """At least and at most; its limit does not cover what it has handed out, so vectors are looked at after so many."""
 
-_BYTES_PER_ROW_FROM_DUCKDB = 2**18
+_BYTES_PER_ROW_FROM_DUCKDB = 2**19
+
+_MEMORY_PER_FOOTER_BYTE = 64
+"""Footers are kept, not parsed again for each query, where they are small beside the memory: parsed they are larger."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +61,10 @@ class Resources:
     spill: Path | None = None
 
     def rows_at_once(self, values_per_row: int) -> int:
-        """Rows of float32 values that half of the memory holds with all that is computed from them, once per thread
+        """Rows of float32 values that half of the memory holds with all that is computed from them, once per reader
         and once more."""
         least, most = _ROWS_AT_ONCE
-        batches = 2 * (self.threads + 1)
+        batches = 2 * (_READERS + 1)
         return max(least, min(most, self.memory_bytes // batches // (4 * values_per_row * _COPIES)))
 
     @property
@@ -66,11 +73,11 @@ class Resources:
         least, most = _ROWS_FROM_DUCKDB
         return max(least, min(most, self.memory_bytes // _BYTES_PER_ROW_FROM_DUCKDB))
 
-    def connect(self, threads: int | None = None) -> duckdb.DuckDBPyConnection:
-        """A database of that many threads (default: all) that takes half of the memory at most."""
+    def connect(self, threads: int | None = None, share: float = 1.0) -> duckdb.DuckDBPyConnection:
+        """A database of that many threads (default: all) that takes that share of half of the memory at most."""
         settings: dict[str, str | bool | int | float | list[str]] = {
             "threads": threads or self.threads,
-            "memory_limit": f"{self.memory_bytes // 2 // 1024**2} MiB",
+            "memory_limit": f"{int(share * self.memory_bytes) // 2 // 1024**2} MiB",
         }
         if self.spill is not None:
             settings["temp_directory"] = str(self.spill)
@@ -86,6 +93,10 @@ class _OutOfOrderError(Exception):
     """The frames of an episode do not lie together."""
 
 
+class _ReadingError(Exception):
+    """What went wrong in reading, not in making use of what was read."""
+
+
 _UNREADABLE = (duckdb.Error, pa.ArrowException, FramesError, ValueError, OSError, RuntimeError)
 
 
@@ -97,75 +108,133 @@ def read_batches[Result](
 ) -> tuple[Result, dict[str, str]]:
     """What `consume` makes of all frames, and the files that cannot be read, with why.
 
-    Batches hold whole episodes, ordered by episode and frame; no episode comes twice. Where reading all files in one
-    go turns out to be impossible on the way, `consume` is called again from the start: it must not keep anything. Then
-    files are read one by one, and an episode that lies in two of them may come in parts.
+    Batches hold whole episodes, within them ordered by episode and frame; no episode comes twice. They are read a few
+    ahead, beside what `consume` does. Where reading files together turns out to be impossible on the way, `consume` is
+    called again from the start: it must not keep anything.
 
     Args:
         most_rows: the files, and how many rows each may have; one that claims more is not read.
     """
-    # The other half of the threads work on what was read; and among small groups of rows DuckDB's wait for each other.
-    with resources.connect(max(1, resources.threads // 2)) as connection:
-        unreadable = row_problems(connection, most_rows)
-        readable = {file: most for file, most in sorted(most_rows.items()) if file not in unreadable}
-        for in_order in (True, False):
-            try:
-                return consume(_streamed(connection, readable, columns, resources, in_order)), unreadable
-            except (_OutOfOrderError, *_UNREADABLE) as error:
-                # Sorting holds everything, on disk if need be, and pyarrow knows no limit at all.
-                unreadable |= table_problems(connection, readable, values_per_row(columns))
-                readable = {file: most for file, most in readable.items() if file not in unreadable}
-                if not isinstance(error, _OutOfOrderError):
-                    break
+    unreadable: dict[str, str] = {}
+    try:
+        streams = [_streamed(group, columns, resources, unreadable) for group in _groups(most_rows)]
+        return _consumed(streams, resources, consume), unreadable
+    except (_OutOfOrderError, _ReadingError) as error:
+        in_order = not isinstance(error, _OutOfOrderError)
+    # Sorting holds everything, on disk if need be, and pyarrow knows no limit at all.
+    with resources.connect() as connection:
+        unreadable |= table_problems(connection, _without(most_rows, unreadable), values_per_row(columns))
+    readable = _without(most_rows, unreadable)
+    if not in_order:
+        try:
+            stream = _streamed(readable, columns, resources, unreadable, in_order=False)
+            return _consumed([stream], resources, consume), unreadable
+        except _ReadingError:
+            pass
     return consume(_one_by_one(list(readable), columns, resources, unreadable)), unreadable
 
 
-def in_threads[Result](
-    function: Callable[[Frames], Result], batches: Iterable[Frames], resources: Resources
-) -> Iterator[Result]:
-    """The function's results in order, of as many batches at a time as there are threads; NumPy lets others run."""
-    if resources.threads == 1:
-        yield from map(function, batches)
-        return
-    with ThreadPoolExecutor(resources.threads) as pool:
-        yield from few_at_once(
-            batches,
-            lambda frames: pool.submit(function, frames),
-            Future.result,
-            resources.threads + 1,
-            Future.cancel,
-        )
+def _consumed[Result](
+    streams: Sequence[Generator[Frames]],
+    resources: Resources,
+    consume: Callable[[Iterator[Frames]], Result],
+) -> Result:
+    with closing(_in_turn(streams, resources.threads)) as batches:
+        return consume(_each_once(batches))
+
+
+def _without(most_rows: Mapping[str, int], unreadable: Mapping[str, str]) -> dict[str, int]:
+    return {file: most for file, most in sorted(most_rows.items()) if file not in unreadable}
+
+
+def _groups(most_rows: Mapping[str, int]) -> list[dict[str, int]]:
+    """The files in order, cut into as many groups as there are readers, of about as many rows."""
+    files = sorted(most_rows.items())
+    until = accumulate(most for _, most in files)
+    total = sum(most_rows.values())
+    groups: list[dict[str, int]] = [{} for _ in range(_READERS)]
+    for (file, most), end in zip(files, until, strict=True):
+        groups[(2 * end - most) * _READERS // (2 * total + 1)][file] = most
+    return [group for group in groups if group]
+
+
+def _in_turn(streams: Sequence[Generator[Frames]], threads: int) -> Generator[Frames]:
+    """One batch of each, again and again; while one is made use of, those that come next are read.
+
+    Raises:
+        _ReadingError: a stream fails.
+    """
+    with ThreadPoolExecutor(min(threads, _READERS)) as pool:
+        ahead = deque((stream, pool.submit(next, stream, None)) for stream in streams)
+        try:
+            while ahead:
+                stream, batch = ahead.popleft()
+                if (frames := batch.result()) is not None:
+                    ahead.append((stream, pool.submit(next, stream, None)))
+                    yield frames
+        except _UNREADABLE as error:
+            raise _ReadingError from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+            for stream in streams:
+                stream.close()
+
+
+def _each_once(batches: Iterator[Frames]) -> Iterator[Frames]:
+    """The batches, as long as no episode comes again."""
+    seen: set[int] = set()
+    for frames in batches:
+        episodes = np.unique(frames.episode).tolist()
+        if not seen.isdisjoint(episodes):
+            raise _OutOfOrderError
+        seen.update(episodes)
+        yield frames
 
 
 def _streamed(
+    most_rows: Mapping[str, int],
+    columns: Columns,
+    resources: Resources,
+    unreadable: dict[str, str],
+    *,
+    in_order: bool = True,
+) -> Generator[Frames]:
+    """Frames of files that claim no more rows than they may have; says in `unreadable` of the others why.
+
+    A thread of its own reads them: among small groups of rows those of one database wait for each other.
+    """
+    with resources.connect(1, 1 / _READERS if in_order else 1) as connection:
+        if footer_bytes(most_rows) <= resources.memory_bytes // _MEMORY_PER_FOOTER_BYTE:
+            connection.execute("set global parquet_metadata_cache = true")
+        unreadable |= row_problems(connection, most_rows)
+        if readable := _without(most_rows, unreadable):
+            yield from _frames_of_files(connection, readable, columns, resources, in_order)
+
+
+def _frames_of_files(
     connection: duckdb.DuckDBPyConnection,
     most_rows: Mapping[str, int],
     columns: Columns,
     resources: Resources,
     in_order: bool,
 ) -> Iterator[Frames]:
-    if not most_rows:
-        return
-    rows_at_once = resources.rows_at_once(len(columns.state) + len(columns.action))
+    values = values_per_row(columns)
+    rows_at_once = resources.rows_at_once(sum(values.values()))
     names = ", ".join(f'"{name}"' for name in column_names(columns))
     order = "" if in_order else " order by episode_index, frame_index"
     query = f"select {names} from read_parquet($files, hive_partitioning = false){order}"
-    finished = np.zeros(0, np.int64)
     rest: list[pa.Table] = []
-    with connection.cursor() as cursor:
-        relation = cursor.sql(query, params={"files": parquet_list(list(most_rows))})
-        if relation.columns != column_names(columns):  # DuckDB takes 'ACTION' for 'action'
-            raise FramesError(f"columns are named {', '.join(relation.columns)}, not {names}")
-        reader = relation.to_arrow_reader(min(resources.rows_from_duckdb, rows_at_once))
-        values = values_per_row(columns)
-        for table in _tables(reader, rows_at_once, sum(most_rows.values()), values):
-            table = pa.concat_tables([*rest, table])
-            episode = whole_numbers(table, "episode_index")
-            begun = int(np.flatnonzero(np.diff(episode, prepend=episode[0] - 1))[-1])
-            finished = _finished(finished, np.unique(episode[:begun]), int(episode[-1]))
-            rest = [table.slice(begun)]
-            if begun:
-                yield frames_of_table(table.slice(0, begun), columns)
+    relation = connection.sql(query, params={"files": parquet_list(list(most_rows))})
+    if relation.columns != column_names(columns):  # DuckDB takes 'ACTION' for 'action'
+        raise FramesError(f"columns are named {', '.join(relation.columns)}, not {names}")
+    reader = relation.to_arrow_reader(min(resources.rows_from_duckdb, rows_at_once))
+    for table in _tables(reader, rows_at_once, sum(most_rows.values()), values):
+        table = pa.concat_tables([*rest, table])
+        episode = whole_numbers(table, "episode_index")
+        begun = int(np.flatnonzero(np.diff(episode, prepend=episode[0] - 1))[-1])
+        rest = [table.slice(begun)]
+        if begun:
+            yield frames_of_table(table.slice(0, begun), columns)
     for table in rest:
         yield frames_of_table(table, columns)
 
@@ -189,23 +258,24 @@ def _tables(
         yield pa.Table.from_batches(batches)
 
 
-def _finished(finished: np.ndarray, episodes: np.ndarray, begun: int) -> np.ndarray:
-    """Episodes that are done with once `episodes` are; raises where one of them, or the one begun, came before."""
-    if np.isin([*episodes, begun], finished).any() or begun in episodes:
-        raise _OutOfOrderError
-    return np.concatenate([finished, episodes])
-
-
 def _one_by_one(
     files: Sequence[str], columns: Columns, resources: Resources, unreadable: dict[str, str]
 ) -> Iterator[Frames]:
-    rows_at_once = resources.rows_at_once(len(columns.state) + len(columns.action))
+    rows_at_once = resources.rows_at_once(sum(values_per_row(columns).values()))
     parts: list[Frames] = []
+    file_of: dict[int, str] = {}
     for file in files:
         try:
-            parts.append(read_frames(Path(file), columns))
+            frames = read_frames(Path(file), columns)
         except FramesError as error:
             unreadable[file] = str(error)
+            continue
+        episodes = np.unique(frames.episode).tolist()
+        if begun := [episode for episode in episodes if episode in file_of]:
+            unreadable[file] = f"{file} goes on with episode {begun[0]}, which lies in {file_of[begun[0]]}"
+            continue
+        file_of |= dict.fromkeys(episodes, file)
+        parts.append(frames)
         if sum(len(part.frame) for part in parts) >= rows_at_once:
             yield concatenate(parts)
             parts = []

@@ -26,7 +26,7 @@ from blm.curate.episodes.config import DatasetSource
 from blm.curate.episodes.facts import episode_facts
 from blm.curate.episodes.features import infer_features
 from blm.curate.episodes.footers import rows_that_may_be
-from blm.curate.episodes.frame_batches import DEFAULT_RESOURCES, Resources, in_threads, read_batches
+from blm.curate.episodes.frame_batches import DEFAULT_RESOURCES, Resources, read_batches
 from blm.curate.episodes.frames import Columns, Frames, no_frames
 from blm.curate.episodes.instructions import (
     MAX_INSTRUCTION_CHARACTERS,
@@ -268,7 +268,7 @@ def _all_facts(
         return episode_facts(frames, embodiment, rate_hz, idle_speed)
 
     def facts_of(batches: Iterator[Frames]) -> pa.Table:
-        return pa.concat_tables([*in_threads(facts, batches, resources)] or [facts(no_frames(columns))])
+        return pa.concat_tables([*map(facts, batches)] or [facts(no_frames(columns))])
 
     announced: Counter[str] = Counter()
     for row in rows:

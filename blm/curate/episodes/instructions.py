@@ -68,8 +68,10 @@ def contradictions(instruction: str, task: str, objects: str | None, embodiment:
 
 
 def _colours(objects: str | None) -> set[str]:
+    if not objects:
+        return set()
     try:
-        listed = json.loads(objects or "[]")
+        listed = json.loads(objects)
         names = [str(thing["colour_name"]).lower() for thing in listed]
     except (ValueError, TypeError, KeyError, RecursionError):
         return set()

@@ -28,6 +28,6 @@ def signatures(
     after = np.minimum(before + 1, to_row[:, None])
     drawn = np.empty((len(from_row), points, len(state)), np.float32)
     for axis, values in enumerate(state):
-        low = values[before]
-        drawn[:, :, axis] = (low + (values[after] - low) * weight) / np.float32(spans[axis])
+        low = values.take(before)
+        drawn[:, :, axis] = (low + (values.take(after) - low) * weight) / np.float32(spans[axis])
     return drawn.reshape(len(from_row), -1)

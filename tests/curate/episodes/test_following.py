@@ -15,8 +15,7 @@ def lags(*episodes: tuple[np.ndarray, np.ndarray], rate_hz: float = RATE_HZ) -> 
     lengths = [len(state) for state, _ in episodes]
     state, action = (np.concatenate([one[side] for one in episodes]).T.astype(np.float32) for side in (0, 1))
     starts = np.cumsum([0, *lengths[:-1]])
-    owner = np.repeat(np.arange(len(lengths)), lengths)
-    return following_lags(state, action, starts, owner, SPANS, rate_hz, range(len(SPANS))).tolist()
+    return following_lags(state, action, starts, SPANS, rate_hz, range(len(SPANS))).tolist()
 
 
 def sweep(frames: int = 80, reach: float = 60.0) -> np.ndarray:
@@ -94,7 +93,7 @@ def test_running_sums_say_what_differences_say(lengths, frames, seed):
     command = np.cumsum(random.normal(0, 0.02, sum(lengths))).astype(np.float32)
     measured = delayed(command, frames) + random.normal(0, 0.001, len(command)).astype(np.float32)
     starts = np.cumsum([0, *lengths[:-1]])
-    shifts = [*range(-5, 21)]
+    shifts = np.arange(-5, 21)
     ends = [*starts[1:], len(command)]
     expected = [
         [

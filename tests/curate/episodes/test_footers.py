@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from blm.curate.episodes.footers import table_problem, table_problems
+from blm.curate.episodes.footers import footer_bytes, table_problem, table_problems
 
 VALUES = {"state": 3, "time": 1}
 
@@ -26,8 +26,15 @@ def test_a_file_that_holds_what_is_announced_is_read(file):
     assert table_problem(duckdb.connect(), file, 100, VALUES) is None
 
 
+def test_footers_are_measured_without_being_read(file, tmp_path):
+    empty, none = tmp_path / "empty", tmp_path / "none"
+    empty.touch()
+    size = pq.read_metadata(file).serialized_size
+    assert footer_bytes([str(file), str(file), str(empty), str(none)]) == 2 * size
+
+
 def test_rows_are_counted_over_all_groups(file):
-    assert "claims 100 rows; its episodes announce 99 at most" in (
+    assert "claims 100 rows; what is announced allows 99 at most" in (
         table_problem(duckdb.connect(), file, 99, VALUES) or ""
     )
 

@@ -5,7 +5,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from blm.curate.episodes import frame_batches
 from blm.curate.episodes.frame_batches import Resources, read_batches
 from blm.curate.episodes.frames import Columns, FramesError, concatenate, read_frames
 from blm.schemas.episode import ACTION, STATE
@@ -77,6 +80,55 @@ def test_an_episode_in_several_places_is_put_together(tmp_path):
     assert not unreadable
 
 
+def test_an_episode_that_two_files_share_comes_whole(tmp_path):
+    """The files lie in different groups."""
+    paths = write(tmp_path, [[(0, 60)], [(1, 80)], [(1, 20), (2, 60)], [(3, 60)]])
+    table = pq.read_table(paths[2])
+    frame = np.where(np.arange(80) < 20, np.arange(80) + 80, np.arange(80) - 20)
+    pq.write_table(table.set_column(table.column_names.index("frame_index"), "frame_index", [frame]), paths[2])
+    found, unreadable = batches(paths)
+    frames = concatenate(found)
+    assert not unreadable
+    assert [len(frames.frame[frames.span(episode)]) for episode in range(4)] == [60, 100, 60, 60]
+    assert (frames.frame[frames.span(1)] == np.arange(100)).all()
+    assert [set(one.episode.tolist()) for one in found if 1 in one.episode] == [{1}]
+
+
+def test_where_files_are_read_one_by_one_a_shared_episode_is_told(tmp_path, monkeypatch):
+    def fails(*_):
+        raise OSError
+
+    paths = write(tmp_path, [[(0, 60)], [(1, 80)], [(1, 20), (2, 60)]])
+    monkeypatch.setattr("blm.curate.episodes.frame_batches._frames_of_files", fails)
+    found, unreadable = batches(paths)
+    assert sorted(set(concatenate(found).episode.tolist())) == [0, 1]
+    assert unreadable == {paths[2]: f"{paths[2]} goes on with episode 1, which lies in {paths[1]}"}
+
+
+def test_errors_of_what_uses_the_frames_are_not_errors_of_the_files(tmp_path):
+    calls = []
+
+    def fails(found):
+        calls.append(next(found))
+        raise ValueError("not about files")
+
+    paths = write(tmp_path, [[(episode, 90)] for episode in range(6)])
+    with pytest.raises(ValueError, match="not about files"):
+        read_batches(dict.fromkeys(paths, 100), COLUMNS, FEW_ROWS, fails)
+    assert len(calls) == 1
+
+
+@given(st.dictionaries(st.integers(0, 99).map("file-{:03d}".format), st.integers(0, 1000)))
+def test_every_file_is_in_one_group_and_groups_are_of_about_a_size(most_rows):
+    groups = frame_batches._groups(most_rows)
+    assert [file for group in groups for file in group] == sorted(most_rows)
+    assert all(group.items() <= most_rows.items() for group in groups)
+    sizes = [sum(group.values()) for group in groups]
+    assert len(groups) <= 2
+    if len(groups) == 2:
+        assert abs(sizes[0] - sizes[1]) <= max(most_rows.values())
+
+
 def test_a_broken_file_is_named_and_the_others_are_read(tmp_path):
     paths = write(tmp_path, [[(episode, 30)] for episode in range(6)])
     Path(paths[2]).write_bytes(Path(paths[2]).read_bytes()[:-100])
@@ -137,7 +189,7 @@ def test_more_rows_than_announced_are_not_read(tmp_path):
     files = write(tmp_path, [[(0, 30)], [(1, 31)]])
     found, unreadable = read_batches(dict.fromkeys(files, 30), COLUMNS, FEW_ROWS, list)
     assert [set(frames.episode.tolist()) for frames in found] == [{0}]
-    assert unreadable == {files[1]: f"{files[1]} claims 31 rows; its episodes announce 30 at most"}
+    assert unreadable == {files[1]: f"{files[1]} claims 31 rows; what is announced allows 30 at most"}
 
 
 def test_rows_beyond_what_a_file_says_of_itself_are_noticed(tmp_path, monkeypatch):

@@ -240,7 +240,7 @@ def test_a_data_file_of_the_wrong_form_costs_its_episode(root, change):
 def test_far_more_episodes_than_announced_are_not_read(root):
     (file,) = root.glob("meta/episodes/*/*.parquet")
     edit_rows(file, lambda table: table.take(pa.array(np.zeros(20_000, np.int64))))
-    with pytest.raises(DatasetError, match=r"claims 20000 rows; its episodes announce 10030 at most"):
+    with pytest.raises(DatasetError, match=r"claims 20000 rows; what is announced allows 10030 at most"):
         index(root)
 
 
