@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY))
@@ -33,7 +34,9 @@ class Source:
     """All frames of a dataset."""
 
     def __init__(self, root: Path) -> None:
-        self.most_rows = {str(file): sys.maxsize for file in root.glob("data/*/*.parquet")}
+        self.most_rows = {
+            str(file): pq.read_metadata(file).num_rows for file in root.glob("data/*/*.parquet")
+        }
 
     def __call__[Result](self, consume: Callable[[Iterator[TrainingFrames]], Result]) -> Result:
         def frames(batches: Iterator[Frames]) -> Iterator[TrainingFrames]:

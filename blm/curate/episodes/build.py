@@ -15,6 +15,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 from pydantic import ValidationError
@@ -130,9 +131,25 @@ def _objection(manifest: Manifest, config: SplitsConfig, datasets: Mapping[str, 
     now = config.build_settings()
     if differing := sorted(key for key in now if key not in _MAY_CHANGE and now[key] != before[key]):
         return f"a build with another {', '.join(differing)}"
+    if told_otherwise := _told_otherwise(before["datasets"], now["datasets"]):
+        return f"a build with another {told_otherwise}"
     if absent := sorted({one.name for one in manifest.inputs} - set(datasets)):
         return f"a build that also has {', '.join(absent)}"
     return None
+
+
+def _told_otherwise(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> str | None:
+    """What is said otherwise of a dataset that is in both lists."""
+    said = {one["path"]: one for one in before}
+    return next(
+        (
+            f"{key} of {one['path']}"
+            for one in now
+            for key, value in one.items()
+            if one["path"] in said and value != said[one["path"]].get(key)
+        ),
+        None,
+    )
 
 
 def _fingerprint(config: SplitsConfig, given: Inputs) -> str:

@@ -51,7 +51,7 @@ FACT_FIELDS: tuple[tuple[str, pa.DataType], ...] = (
     ("gripper_range", pa.float64()),
     ("backward_steps", pa.int64()),
     ("longest_gap_periods", pa.float64()),
-    ("signature", pa.binary()),
+    ("signature", pa.large_binary()),
     ("identity", pa.string()),
 )
 """Columns of `episode_facts` after `episode`."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import batched
 from pathlib import Path
@@ -70,6 +70,19 @@ def _footer_bytes(file: str) -> int:
 def rows_that_may_be(announced: int) -> int:
     """How many rows a file may have whose episodes announce so many: ten times as many and some more."""
     return _MORE_ROWS + 10 * announced
+
+
+def most_rows_of_files(files: Iterable[str], lengths: Iterable[int]) -> dict[str, int]:
+    """By file, how many rows it may have.
+
+    Args:
+        files: of each episode, the one it lies in; '' for none.
+        lengths: of each episode, as announced.
+    """
+    announced: Counter[str] = Counter()
+    for file, length in zip(files, lengths, strict=True):
+        announced[file] += max(0, length)
+    return {file: rows_that_may_be(rows) for file, rows in announced.items() if file}
 
 
 def row_problems(connection: duckdb.DuckDBPyConnection, most_rows: Mapping[str, int]) -> dict[str, str]:

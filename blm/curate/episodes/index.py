@@ -8,9 +8,9 @@ comes from the axis names or from the dataset itself, the task from the wording 
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from blm.curate.episodes.boundaries import (
 from blm.curate.episodes.config import DatasetSource
 from blm.curate.episodes.facts import episode_facts
 from blm.curate.episodes.features import infer_features
-from blm.curate.episodes.footers import rows_that_may_be
+from blm.curate.episodes.footers import most_rows_of_files
 from blm.curate.episodes.frame_batches import DEFAULT_RESOURCES, Resources, read_batches
 from blm.curate.episodes.frames import Columns, Frames, no_frames
 from blm.curate.episodes.instructions import (
@@ -90,7 +90,8 @@ class DatasetIndex:
 
     @property
     def packed_rate_hz(self) -> float:
-        return self.rate_hz / self.frame_stride
+        """The nearest number to what the written rate makes, so that 59.94 / 3 is 19.98."""
+        return float(Fraction(str(self.rate_hz)) / self.frame_stride)
 
     def digest(self, file: str) -> str:
         """SHA-256 of a file of the dataset; '' where there is none."""
@@ -270,11 +271,7 @@ def _all_facts(
     def facts_of(batches: Iterator[Frames]) -> pa.Table:
         return pa.concat_tables([*map(facts, batches)] or [facts(no_frames(columns))])
 
-    announced: Counter[str] = Counter()
-    for row in rows:
-        if row["data_file"]:
-            announced[row["data_file"]] += max(0, row["length"])
-    most_rows = {file: rows_that_may_be(frames) for file, frames in announced.items()}
+    most_rows = most_rows_of_files((row["data_file"] for row in rows), (row["length"] for row in rows))
     return read_batches(most_rows, columns, resources, facts_of)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pickle
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from math import gcd
+from fractions import Fraction
+from math import gcd, lcm
 from pathlib import Path
 from typing import Any
 
@@ -150,9 +151,11 @@ def contradictions(datasets: Collection[DatasetIndex]) -> list[DatasetError]:
 
 def _common_rate(datasets: Sequence[DatasetIndex]) -> str:
     """How all datasets of an embodiment come to one rate, as a remedy."""
-    whole = all(one.rate_hz.is_integer() for one in datasets)
-    common = gcd(*(int(one.rate_hz) for one in datasets))
-    if not whole or common < _LEAST_RATE_HZ:
+    rates = [Fraction(str(one.rate_hz)) for one in datasets]  # 29.97 is 2997/100
+    common = Fraction(gcd(*(rate.numerator for rate in rates)), lcm(*(rate.denominator for rate in rates)))
+    if common < _LEAST_RATE_HZ:
         return "Build them apart."
-    strides = [f"`frame_stride: {int(one.rate_hz) // common}` for '{one.name}'" for one in datasets]
-    return f"Set {', '.join(strides)} in splits.yaml, for {common} Hz, or build them apart."
+    strides = [
+        f"`frame_stride: {rate / common}` for '{one.name}'" for one, rate in zip(datasets, rates, strict=True)
+    ]
+    return f"Set {', '.join(strides)} in splits.yaml, for {float(common):g} Hz, or build them apart."

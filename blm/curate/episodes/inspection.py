@@ -79,14 +79,16 @@ def _inspected(name: str, source: DatasetSource, config: SplitsConfig, as_given:
         frames=sum(length or 0 for length in meta["length"].to_pylist()),
         tasks=dict(wordings.most_common()),
         found=features.found,
-        override=_as_yaml(as_given, features),
+        override=_as_yaml(source.model_copy(update={"path": as_given}), features),
         problem="" if features.cameras else str(no_camera(source.path)),
     )
 
 
-def _as_yaml(path: Path, features: Features) -> str:
+def _as_yaml(source: DatasetSource, features: Features) -> str:
+    told = {name: getattr(source, name) for name in ("name", "task", "frame_stride")}
     entry: dict[str, Any] = {
-        "path": str(path),
+        "path": str(source.path),
+        **{name: value for name, value in told.items() if value is not None},
         "features": {
             "state": features.columns.state_feature,
             "action": features.columns.action_feature,

@@ -155,6 +155,8 @@ def read_episode_metadata(
         wanted = [_typed(name) for name in relation.columns if _is_used(name)]
         selected = relation.select(", ".join(wanted)).limit(MAX_EPISODES)
         table = selected.order("episode_index").to_arrow_table()
+    except duckdb.OutOfMemoryException as error:
+        raise DatasetError(f"{folder} takes more memory than allowed.", "Raise `memory`.") from error
     except (duckdb.Error, UnicodeDecodeError, RuntimeError) as error:
         told = isinstance(error, duckdb.Error)  # the others are about names that are no text
         why = printable(str(error), 400) if told else "a column's name is no text."

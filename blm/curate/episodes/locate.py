@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,9 +54,10 @@ def locate_datasets(config: SplitsConfig, progress: Progress) -> Located:
     found: list[DatasetSource] = []
     broken: dict[Path, DatasetError] = {}
     given: dict[Path, Path] = {}
+    listed = {os.path.realpath(source.path) for source in config.datasets}
     for number, source in enumerate(config.datasets):
         progress("finding datasets", number, len(config.datasets), str(source.path))
-        for one, problem in _local(source, cache, config):
+        for one, problem in _local(source, cache, config, listed):
             try:
                 if problem is not None:
                     raise problem
@@ -71,13 +72,16 @@ def locate_datasets(config: SplitsConfig, progress: Progress) -> Located:
 
 
 def _local(
-    source: DatasetSource, cache: Path, config: SplitsConfig
+    source: DatasetSource, cache: Path, config: SplitsConfig, listed: Collection[str]
 ) -> Iterator[tuple[DatasetSource, DatasetError | None]]:
-    """Every dataset that is meant, with what is known to be wrong with it."""
+    """Every dataset that is meant, with what is known to be wrong with it. One that is also listed itself, by its real
+    path, is left to its own entry."""
     if is_dataset(source.path) or (source.path / "meta").is_dir():
         yield source, None
     elif source.path.is_dir():
         for folder in _below(source, config):
+            if os.path.realpath(folder.path) in listed:
+                continue
             yield source.model_copy(update={"path": folder.path}), folder.problem
     elif _HUB_ID.fullmatch(source.path.as_posix()):
         name = source.path.as_posix()

@@ -35,7 +35,8 @@ def object_starts(
     names = feature_names(info, ENVIRONMENT_STATE)
     try:
         first = connection.sql(
-            f"""select episode_index, "{ENVIRONMENT_STATE}" from read_parquet($files, hive_partitioning = false)
+            f"""select episode_index, "{ENVIRONMENT_STATE}"[1:{len(names)}]
+            from read_parquet($files, hive_partitioning = false)
             where frame_index = 0""",
             params={"files": parquet_list(files)},
         ).fetchall()

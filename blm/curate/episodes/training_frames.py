@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow.compute as pc
 
+from blm.curate.episodes.footers import most_rows_of_files
 from blm.curate.episodes.frame_batches import Resources, read_batches
 from blm.curate.episodes.frames import Frames
 from blm.curate.episodes.segment import Segment, frames_of_segment
@@ -22,16 +23,18 @@ class DatasetFrames:
     resources: Resources
 
     def __call__[Result](self, consume: Callable[[Iterator[TrainingFrames]], Result]) -> Result:
-        # Which of them hold too much was found out when they were indexed.
-        most_rows = {segment.row["data_file"]: sys.maxsize for segment in self.segments}
+        dataset = self.segments[0].dataset
+        files = {segment.row["data_file"] for segment in self.segments}
+        episodes = dataset.episodes.filter(pc.field("data_file").isin(files))
+        most_rows = most_rows_of_files(episodes["data_file"].to_pylist(), episodes["length"].to_pylist())
         segment_of = {segment.row["episode"]: segment for segment in self.segments}
-        columns = self.segments[0].dataset.columns
 
         def chosen(batches: Iterator[Frames]) -> Iterator[TrainingFrames]:
             return (part for frames in batches if (part := _chosen(frames, segment_of)) is not None)
 
-        result, _ = read_batches(most_rows, columns, self.resources, lambda batches: consume(chosen(batches)))
-        return result
+        return read_batches(
+            most_rows, dataset.columns, self.resources, lambda batches: consume(chosen(batches))
+        )[0]
 
 
 def frame_sources(segments: Sequence[Segment], resources: Resources) -> list[DatasetFrames]:

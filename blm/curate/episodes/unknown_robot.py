@@ -7,7 +7,6 @@ and training; to simulate or drive the robot, describe it in a YAML file.
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,7 +17,7 @@ from pydantic import ValidationError
 
 from blm.curate.episodes.boundaries import MAX_NAME_LENGTH, read_json
 from blm.curate.episodes.config import DatasetSource
-from blm.curate.episodes.footers import rows_that_may_be
+from blm.curate.episodes.footers import most_rows_of_files
 from blm.curate.episodes.frame_batches import Resources, read_batches
 from blm.curate.episodes.frames import Columns, Frames
 from blm.curate.episodes.lerobot_files import CameraStream, file_of_episode
@@ -144,12 +143,15 @@ def _ranges(
 
 def _data_files(source: DatasetSource, info: dict[str, Any], meta: pa.Table) -> dict[str, int]:
     """The dataset's data files, and the rows that each may have."""
-    announced = sum(length for length in meta["length"].to_pylist() if length and length > 0)
-    files = set()
-    for row in meta.to_pylist():
-        with contextlib.suppress(DatasetError):
-            files.add(file_of_episode(source.path, info["data_path"], row, "data"))
-    return dict.fromkeys(files, rows_that_may_be(announced))
+
+    def file_of(row: dict[str, Any]) -> str:
+        try:
+            return file_of_episode(source.path, info["data_path"], row, "data")
+        except DatasetError:
+            return ""
+
+    rows = meta.to_pylist()
+    return most_rows_of_files(map(file_of, rows), (row["length"] or 0 for row in rows))
 
 
 def _told_ranges(source: DatasetSource, columns: Columns) -> tuple[np.ndarray, np.ndarray] | None:

@@ -85,7 +85,9 @@ def test_an_episode_that_two_files_share_comes_whole(tmp_path):
     paths = write(tmp_path, [[(0, 60)], [(1, 80)], [(1, 20), (2, 60)], [(3, 60)]])
     table = pq.read_table(paths[2])
     frame = np.where(np.arange(80) < 20, np.arange(80) + 80, np.arange(80) - 20)
-    pq.write_table(table.set_column(table.column_names.index("frame_index"), "frame_index", [frame]), paths[2])
+    pq.write_table(
+        table.set_column(table.column_names.index("frame_index"), "frame_index", [frame]), paths[2]
+    )
     found, unreadable = batches(paths)
     frames = concatenate(found)
     assert not unreadable

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from blm.cli import app
@@ -27,6 +28,14 @@ def test_the_lines_shown_say_the_same(recorded, copy, tmp_path, stock):
     (again,) = inspect_datasets(read_splits_config(config))
     assert again.override == first.override
     assert [(one.what, one.value) for one in again.found] == [(one.what, one.value) for one in first.found]
+
+
+def test_what_a_configuration_says_of_a_dataset_is_shown_again(recorded, tmp_path):
+    told = {"path": str(recorded), "name": "n", "task": "push-cube", "frame_stride": 2}
+    asked = validate(SplitsConfig, {"datasets": [told], "output": tmp_path / "out"}, "test")
+    (found,) = inspect_datasets(asked)
+    (entry,) = yaml.safe_load(found.override)["datasets"]
+    assert entry.items() >= told.items()
 
 
 def test_the_command_shows_every_dataset_below_a_folder(tmp_path):

@@ -48,6 +48,10 @@ def test_a_folder_of_datasets_is_gone_through(recorded, tmp_path):
         (None, roots[0]),
         ("n", roots[1]),
     ]
+    assert located(tmp_path / "out", tmp_path / "all", {"path": f"{roots[0]}/../one", "name": "n"}) == [
+        (None, roots[1]),
+        ("n", f"{roots[0]}/../one"),
+    ]
     with pytest.raises(ConfigError, match="2 datasets, which cannot all be called 'n'"):
         located(tmp_path / "out", {"path": tmp_path / "all", "name": "n"})
     with pytest.raises(ConfigError, match="empty holds no LeRobot dataset"):
