@@ -49,6 +49,7 @@ def task_of_instruction(instruction: str, embodiment: str) -> str:
     return _tasks_by_wording(embodiment).get(wording) or wording[:60].strip("-") or "unnamed"
 
 
+@lru_cache(maxsize=1024)
 def contradictions(instruction: str, task: str, objects: str | None, embodiment: str) -> tuple[str, ...]:
     """What in the instruction cannot be true of the episode, in words.
 
