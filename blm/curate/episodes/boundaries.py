@@ -136,10 +136,11 @@ def is_plain_name(name: str) -> bool:
     )
 
 
-def check_template(template: Any, allowed: tuple[str, ...]) -> str | None:
+def check_template(template: Any, folder: str, allowed: tuple[str, ...]) -> str | None:
     """Why a path template of `info.json` cannot be used; None where it can.
 
-    It has to stay within the dataset whatever names and numbers are filled in, and may hold only `allowed` ones.
+    It has to stay within that folder of the dataset whatever names and numbers are filled in, and may hold only
+    `allowed` ones. Elsewhere, nobody looks for links, and changes are not noticed.
     """
     if not isinstance(template, str) or not 0 < len(template) <= MAX_TEMPLATE_LENGTH:
         return "is not a short text"
@@ -154,4 +155,6 @@ def check_template(template: Any, allowed: tuple[str, ...]) -> str | None:
             return f"asks for '{name}:{form}'"
     if not template.isprintable() or Path(template).is_absolute() or ".." in Path(template).parts:
         return "leads out of the dataset"
+    if Path(template).parts[0] != folder:
+        return f"does not lead into '{folder}'"
     return None

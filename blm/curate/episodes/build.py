@@ -24,7 +24,7 @@ from blm import __version__
 from blm.curate.engine import Engine, open_engine
 from blm.curate.episodes.broken_datasets import with_skipped
 from blm.curate.episodes.checks import Checked, check_episodes, with_unpacked
-from blm.curate.episodes.config import SplitsConfig
+from blm.curate.episodes.config import DatasetSource, SplitsConfig
 from blm.curate.episodes.index import DatasetIndex
 from blm.curate.episodes.inputs import Inputs, index_all, named_sources
 from blm.curate.episodes.lineage import LINEAGE_FILE, lineage_table, picture_notes
@@ -125,31 +125,38 @@ def _fill(
 def _objection(manifest: Manifest, config: SplitsConfig, datasets: Mapping[str, DatasetIndex]) -> str | None:
     """Why the build with this manifest is not to be replaced by the one that `config` describes, unless told."""
     try:
-        before = SplitsConfig.model_validate(manifest.config | {"output": config.output}).build_settings()
+        earlier = SplitsConfig.model_validate(manifest.config | {"output": config.output})
     except ValidationError:
         return "a build with settings that this version of blm does not know"
-    now = config.build_settings()
+    before, now = earlier.build_settings(), config.build_settings()
     if differing := sorted(key for key in now if key not in _MAY_CHANGE and now[key] != before[key]):
         return f"a build with another {', '.join(differing)}"
-    if told_otherwise := _told_otherwise(before["datasets"], now["datasets"]):
+    if told_otherwise := _told_otherwise(earlier, config):
         return f"a build with another {told_otherwise}"
     if absent := sorted({one.name for one in manifest.inputs} - set(datasets)):
         return f"a build that also has {', '.join(absent)}"
     return None
 
 
-def _told_otherwise(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> str | None:
-    """What is said otherwise of a dataset that is in both lists."""
-    said = {one["path"]: one for one in before}
-    return next(
-        (
-            f"{key} of {one['path']}"
-            for one in now
-            for key, value in one.items()
-            if one["path"] in said and value != said[one["path"]].get(key)
-        ),
-        None,
-    )
+def _told_otherwise(before: SplitsConfig, now: SplitsConfig) -> str | None:
+    """What is said otherwise of a dataset that both builds have."""
+    known = named_sources(before)
+    for name, source in named_sources(now).items():
+        if name in known:
+            said, said_now = _said(known[name], before), _said(source, now)
+            if None in (
+                known[name].embodiment,
+                source.embodiment,
+            ):  # the other one is what was found, as a rule
+                said["embodiment"] = said_now["embodiment"]
+            if differing := [key for key in said if said[key] != said_now[key]]:
+                return f"{differing[0]} of '{name}'"
+    return None
+
+
+def _said(source: DatasetSource, config: SplitsConfig) -> dict[str, Any]:
+    stride = source.frame_stride or config.frame_stride
+    return {"frame_stride": stride, **source.model_dump(include={"task", "features", "embodiment"})}
 
 
 def _fingerprint(config: SplitsConfig, given: Inputs) -> str:

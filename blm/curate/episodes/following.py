@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -17,8 +17,10 @@ _LEAST_FRAMES = 5
 _FIT = 0.2
 """A shift explains the path only where it leaves at most this share of its variance."""
 
+_VALUES_AT_ONCE = 2**17
+
 _FARTHEST = 1e3
-"""Ranges of an axis. Running sums go over all episodes: one that jumps farther would take the others' precision."""
+"""Ranges of an axis. A path that jumps farther leaves no precision for the rest of it."""
 
 
 def following_lags(
@@ -47,12 +49,33 @@ def following_lags(
         _centred(_of_axis(values, axis, spans, starts), starts, rows) for values in (action, state)
     )
     variance = np.add.reduceat(command**2, starts) / rows
+    usable = (covered >= _LEAST_RANGE) & _within(command, starts) & _within(measured, starts)
     shifts = np.array(sorted(range(-round(_EARLIEST_S * rate_hz), round(_LATEST_S * rate_hz) + 1), key=abs))
-    left = _left_over(command, measured, starts, shifts)
-    smallest = left.min(axis=0)
-    best = shifts[(left <= 1.05 * smallest + 1e-7).argmax(axis=0)] / rate_hz
-    unknown = (covered < _LEAST_RANGE) | ~(smallest <= _FIT * variance)
-    return np.where(unknown, np.nan, best)
+    lags = np.full(len(starts), np.nan)
+    for some in _alike(np.flatnonzero(usable & (rows >= _LEAST_FRAMES)), rows, len(shifts)):
+        commanded, followed = (_padded(values, starts[some], rows[some]) for values in (command, measured))
+        left = _left_over(commanded, followed, rows[some], shifts)
+        smallest = left.min(axis=1)
+        best = shifts[(left <= 1.05 * smallest[:, None] + 1e-7).argmax(axis=1)]
+        lags[some] = np.where(smallest <= _FIT * variance[some], best / rate_hz, np.nan)
+    return lags
+
+
+def _alike(episodes: np.ndarray, rows: np.ndarray, shifts: int) -> Iterator[np.ndarray]:
+    """Episodes of about the same length together, no more than what is computed of them keeps in the caches."""
+    episodes = episodes[np.argsort(rows[episodes], kind="stable")[::-1]]
+    while len(episodes):
+        some = max(1, _VALUES_AT_ONCE // (int(rows[episodes[0]]) + shifts))
+        yield episodes[:some]
+        episodes = episodes[some:]
+
+
+def _padded(values: np.ndarray, starts: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(E, L) of (N,) values: each episode's, and zeros up to the length of the longest."""
+    padded = np.zeros((len(starts), rows.max()))
+    for row, start, count in zip(padded, starts.tolist(), rows.tolist(), strict=True):
+        row[:count] = values[start : start + count]
+    return padded
 
 
 def _widest_axis(
@@ -73,49 +96,38 @@ def _of_axis(values: np.ndarray, axis: np.ndarray, spans: np.ndarray, starts: np
     return np.concatenate(chosen) / np.repeat(spans[axis].astype(np.float32), np.subtract(ends, starts))
 
 
-def _left_over(
-    command: np.ndarray, measured: np.ndarray, starts: np.ndarray, shifts: np.ndarray
-) -> np.ndarray:
-    """(S, E) variance of the measured path, so many frames later, about the commanded one; inf for too few frames, and
-    where an episode has values that are not finite or too far off. Both are (N,) float64, about each episode's mean.
+def _left_over(command: np.ndarray, measured: np.ndarray, rows: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+    """(E, S) variance of the measured path, so many frames later, about the commanded one; inf for too few frames. Both
+    are (E, L) float64, the first `rows` (E,) of each with a mean of 0, the others 0.
 
     Σ(m − c)² is Σm² + Σc² − 2Σmc, and but for Σmc sums over part of an episode are differences of running sums, which
-    takes a fifth of the time that sums of differences do.
+    takes a fifth of the time that sums of differences do. They run over each episode by itself: what is found must not
+    depend on the others of a batch.
     """
-    rows = np.diff([*starts, len(command)])
-    usable = _within(command, starts) & _within(measured, starts)
-    if not usable.all():
-        command, measured = (np.where(np.repeat(usable, rows), values, 0) for values in (command, measured))
-    later, count = shifts[:, None], rows - np.abs(shifts)[:, None]
-    told = usable & (count >= _LEAST_FRAMES)
-    count = np.where(told, count, 1)
-    of_command, of_measured = (np.where(told, starts + np.maximum(0, late), 0) for late in (-later, later))
-    one, other, one_square, other_square = (
-        (total[begin + count] - total[begin]) / count
-        for total, begin in (
-            (_running_sum(command), of_command),
-            (_running_sum(measured), of_measured),
-            (_running_sum(command * command), of_command),
-            (_running_sum(measured * measured), of_measured),
-        )
-    )
-    common = _common(command, measured, starts, shifts) / count
-    left = one_square + other_square - 2 * common - (other - one) ** 2
+    told = rows[:, None] - np.abs(shifts) >= _LEAST_FRAMES
+    count = np.where(told, rows[:, None] - np.abs(shifts), 1)
+    of_command, of_measured = (np.where(told, np.maximum(0, later), 0) for later in (-shifts, shifts))
+    squares = _sums(command**2, of_command, count) + _sums(measured**2, of_measured, count)
+    difference = (_sums(measured, of_measured, count) - _sums(command, of_command, count)) / count
+    left = (squares - 2 * _common(command, measured, rows, shifts)) / count - difference**2
     return np.where(told, np.maximum(left, 0), np.inf)
 
 
-def _common(command: np.ndarray, measured: np.ndarray, starts: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-    """(S, E) sums of the products of each episode's command with what was measured so many frames later."""
+def _sums(values: np.ndarray, begin: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """(E, S) of (E, L) values, `count` of them from `begin` on."""
+    running = np.zeros((len(values), values.shape[1] + 1))
+    np.cumsum(values, axis=1, out=running[:, 1:])
+    return np.take_along_axis(running, begin + count, 1) - np.take_along_axis(running, begin, 1)
+
+
+def _common(command: np.ndarray, measured: np.ndarray, rows: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+    """(E, S) sums of the products of each episode's command with what was measured so many frames later."""
     early, late = max(0, -shifts.min()), max(0, shifts.max())
-    ends = [*starts[1:], len(command)]
-    found = np.empty((len(starts), early + late + 1))
-    among_zeros = np.zeros(early + max(np.subtract(ends, starts)) + late)
-    for row, begin, end in zip(found, starts.tolist(), ends, strict=True):
-        after = early + end - begin
-        among_zeros[early:after] = measured[begin:end]
-        among_zeros[after:] = 0
-        row[:] = np.correlate(among_zeros[: after + late], command[begin:end], "valid")
-    return found[:, shifts + early].T
+    found = np.empty((len(rows), early + late + 1))
+    among_zeros = np.pad(measured, ((0, 0), (early, late)))
+    for row, one, other, count in zip(found, command, among_zeros, rows.tolist(), strict=True):
+        row[:] = np.correlate(other[: early + count + late], one[:count], "valid")
+    return found[:, shifts + early]
 
 
 def _centred(values: np.ndarray, starts: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import duckdb
 
+from blm.curate.episodes.boundaries import MAX_EPISODE_FRAMES
 from blm.schemas.printable import printable
 
 TOO_MANY = 16
@@ -54,12 +55,14 @@ def parquet_list(files: Sequence[str]) -> list[str]:
 
 
 def footer_bytes(files: Iterable[str]) -> int:
-    """How large the footers of Parquet files are together; those that have none do not count."""
+    """How large the footers of Parquet files are together; what is no file has none."""
     return sum(map(_footer_bytes, files))
 
 
 def _footer_bytes(file: str) -> int:
     try:
+        if not os.path.isfile(file):  # opening a pipe would wait
+            return 0
         with open(file, "rb", buffering=0) as content:
             content.seek(-8, os.SEEK_END)
             return int.from_bytes(content.read(4), "little")
@@ -81,7 +84,7 @@ def most_rows_of_files(files: Iterable[str], lengths: Iterable[int]) -> dict[str
     """
     announced: Counter[str] = Counter()
     for file, length in zip(files, lengths, strict=True):
-        announced[file] += max(0, length)
+        announced[file] += length if 0 <= length <= MAX_EPISODE_FRAMES else 0
     return {file: rows_that_may_be(rows) for file, rows in announced.items() if file}
 
 

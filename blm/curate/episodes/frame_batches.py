@@ -7,7 +7,7 @@ frame is touched in Python. Where a file cannot be read, the files are gone thro
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -109,29 +109,49 @@ def read_batches[Result](
     """What `consume` makes of all frames, and the files that cannot be read, with why.
 
     Batches hold whole episodes, within them ordered by episode and frame; no episode comes twice. They are read a few
-    ahead, beside what `consume` does. Where reading files together turns out to be impossible on the way, `consume` is
-    called again from the start: it must not keep anything.
+    ahead, beside what `consume` does. Where reading turns out to be impossible on the way, or an episode in several
+    places, `consume` is called again from the start: it must not keep anything.
 
     Args:
         most_rows: the files, and how many rows each may have; one that claims more is not read.
     """
     unreadable: dict[str, str] = {}
+    streams = [_streamed(group, columns, resources, unreadable) for group in _groups(most_rows)]
     try:
-        streams = [_streamed(group, columns, resources, unreadable) for group in _groups(most_rows)]
         return _consumed(streams, resources, consume), unreadable
     except (_OutOfOrderError, _ReadingError) as error:
         in_order = not isinstance(error, _OutOfOrderError)
-    # Sorting holds everything, on disk if need be, and pyarrow knows no limit at all.
-    with resources.connect() as connection:
-        unreadable |= table_problems(connection, _without(most_rows, unreadable), values_per_row(columns))
-    readable = _without(most_rows, unreadable)
-    if not in_order:
-        try:
-            stream = _streamed(readable, columns, resources, unreadable, in_order=False)
-            return _consumed([stream], resources, consume), unreadable
-        except _ReadingError:
-            pass
+    # Sorting holds everything, on disk if need be, and pyarrow knows no limit at all: so footers come first.
+    for judge in (_by_footers, _by_reading):
+        unreadable |= judge(_without(most_rows, unreadable), columns, resources)
+        readable = _without(most_rows, unreadable)
+        for order in (True, False) if in_order else (False,):
+            stream = _streamed(readable, columns, resources, unreadable, in_order=order, share=1)
+            try:
+                return _consumed([stream], resources, consume), unreadable
+            except _OutOfOrderError:
+                in_order = False
+            except _ReadingError:
+                break
     return consume(_one_by_one(list(readable), columns, resources, unreadable)), unreadable
+
+
+def _by_footers(most_rows: Mapping[str, int], columns: Columns, resources: Resources) -> dict[str, str]:
+    with resources.connect() as connection:
+        unreadable = row_problems(connection, most_rows)
+        return unreadable | table_problems(
+            connection, _without(most_rows, unreadable), values_per_row(columns)
+        )
+
+
+def _by_reading(files: Iterable[str], columns: Columns, _: Resources) -> dict[str, str]:
+    unreadable = {}
+    for file in files:
+        try:
+            read_frames(Path(file), columns)
+        except FramesError as error:
+            unreadable[file] = str(error)
+    return unreadable
 
 
 def _consumed[Result](
@@ -198,12 +218,13 @@ def _streamed(
     unreadable: dict[str, str],
     *,
     in_order: bool = True,
+    share: float = 1 / _READERS,
 ) -> Generator[Frames]:
     """Frames of files that claim no more rows than they may have; says in `unreadable` of the others why.
 
     A thread of its own reads them: among small groups of rows those of one database wait for each other.
     """
-    with resources.connect(1, 1 / _READERS if in_order else 1) as connection:
+    with resources.connect(1, share) as connection:
         if footer_bytes(most_rows) <= resources.memory_bytes // _MEMORY_PER_FOOTER_BYTE:
             connection.execute("set global parquet_metadata_cache = true")
         unreadable |= row_problems(connection, most_rows)
@@ -261,20 +282,20 @@ def _tables(
 def _one_by_one(
     files: Sequence[str], columns: Columns, resources: Resources, unreadable: dict[str, str]
 ) -> Iterator[Frames]:
+    """An episode that goes on in a later file is given without that part: it then has fewer rows than announced, which
+    a check tells."""
     rows_at_once = resources.rows_at_once(sum(values_per_row(columns).values()))
     parts: list[Frames] = []
-    file_of: dict[int, str] = {}
+    seen = np.zeros(0, np.int64)
     for file in files:
         try:
             frames = read_frames(Path(file), columns)
         except FramesError as error:
             unreadable[file] = str(error)
             continue
-        episodes = np.unique(frames.episode).tolist()
-        if begun := [episode for episode in episodes if episode in file_of]:
-            unreadable[file] = f"{file} goes on with episode {begun[0]}, which lies in {file_of[begun[0]]}"
-            continue
-        file_of |= dict.fromkeys(episodes, file)
+        if (again := np.isin(frames.episode, seen)).any():
+            frames = frames.chosen(~again)
+        seen = np.union1d(seen, frames.episode)
         parts.append(frames)
         if sum(len(part.frame) for part in parts) >= rows_at_once:
             yield concatenate(parts)

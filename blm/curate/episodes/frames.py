@@ -45,6 +45,14 @@ class Frames:
     success: np.ndarray | None
     time: np.ndarray | None = None
 
+    def chosen(self, rows: np.ndarray) -> Frames:
+        """Those at the given places, or where a mask is set."""
+        return Frames(
+            *(getattr(self, name)[rows] for name in ("episode", "frame", "state", "action", "subtask")),
+            success=None if self.success is None else self.success[rows],
+            time=None if self.time is None else self.time[rows],
+        )
+
     def span(self, episode: int) -> slice:
         """Where an episode's frames lie; empty if it has none."""
         first, last = np.searchsorted(self.episode, [episode, episode + 1])
@@ -203,12 +211,7 @@ def _ordered(frames: Frames) -> Frames:
     step = np.diff(frames.episode)
     if ((step > 0) | ((step == 0) & (np.diff(frames.frame) >= 0))).all():
         return frames
-    order = np.lexsort((frames.frame, frames.episode))
-    return Frames(
-        *(getattr(frames, name)[order] for name in ("episode", "frame", "state", "action", "subtask")),
-        success=None if frames.success is None else frames.success[order],
-        time=None if frames.time is None else frames.time[order],
-    )
+    return frames.chosen(np.lexsort((frames.frame, frames.episode)))
 
 
 def _scalars(table: pa.Table, name: str) -> np.ndarray:

@@ -96,7 +96,7 @@ def _as_yaml(source: DatasetSource, features: Features) -> str:
         },
     }
     if features.described:
-        entry["embodiment"] = features.embodiment.name
+        entry["embodiment"] = source.embodiment or features.embodiment.name
     else:
         entry["features"]["axes"] = list(features.embodiment.axis_names)
     return yaml.safe_dump({"datasets": [entry]}, sort_keys=False, default_flow_style=None, width=100)

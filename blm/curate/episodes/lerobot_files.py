@@ -85,9 +85,9 @@ def read_info(root: Path) -> dict[str, Any]:
             "Mend the file.",
         )
     check_features(path, info["features"])
-    for key in ("data_path", "video_path"):
+    for key, folder in (("data_path", "data"), ("video_path", "videos")):
         allowed = _PLACES if key == "data_path" else (*_PLACES, "video_key")
-        if info.get(key) is not None and (why := check_template(info[key], allowed)):
+        if info.get(key) is not None and (why := check_template(info[key], folder, allowed)):
             raise DatasetError(f"{path}: '{key}' {printable(why, 200)}.", "Mend the file.")
     return info
 

@@ -1,6 +1,7 @@
 import warnings
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from blm.curate.episodes.facts import episode_facts
@@ -36,3 +37,27 @@ def test_an_episode_shorter_than_what_motion_is_measured_over(rows):
     facts = episode_facts(Frames(zeros, np.arange(rows), values, values, zeros, None), robot, 30.0, 0.02)
     assert facts["rows"].to_pylist() == [rows]
     assert facts["top_speed"].to_pylist() == [0.0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_found_about_an_episode_does_not_depend_on_the_others(seed):
+    """Batches depend on the memory that a build may use, which must not show in what it makes."""
+    random = np.random.default_rng(seed)
+    robot = load_embodiment("so100")
+    rows = random.integers(1, 150, 30)
+    wild = np.where(random.random(30) < 0.3, 900.0, 1.0)
+    action = np.concatenate(
+        [size * np.cumsum(random.normal(0, 2, (n, 6)), axis=0) for n, size in zip(rows, wild, strict=True)]
+    ).astype(np.float32)
+    state = np.roll(action, 3, axis=0) + random.normal(0, 0.01, action.shape).astype(np.float32)
+    episode = np.repeat(np.arange(30), rows)
+    frame = np.concatenate([np.arange(n) for n in rows])
+    time = frame / 30 + random.random(len(frame)) / 100
+
+    def facts(chosen):
+        parts = (one[chosen] for one in (episode, frame, state, action, np.zeros_like(episode)))
+        return episode_facts(Frames(*parts, success=None, time=time[chosen]), robot, 30.0, 0.02)
+
+    together = facts(np.full(len(episode), True))
+    assert together["lag_s"].null_count < 30
+    assert together.equals(pa.concat_tables([facts(episode == number) for number in range(30)]))

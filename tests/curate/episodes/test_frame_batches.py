@@ -80,31 +80,70 @@ def test_an_episode_in_several_places_is_put_together(tmp_path):
     assert not unreadable
 
 
-def test_an_episode_that_two_files_share_comes_whole(tmp_path):
-    """The files lie in different groups."""
-    paths = write(tmp_path, [[(0, 60)], [(1, 80)], [(1, 20), (2, 60)], [(3, 60)]])
+def shared_episode(folder: Path) -> list[str]:
+    """Three files; 80 frames of episode 1 lie in the second one, the other 20 in the third, before episode 2."""
+    paths = write(folder, [[(0, 60)], [(1, 80)], [(1, 20), (2, 60)]])
     table = pq.read_table(paths[2])
     frame = np.where(np.arange(80) < 20, np.arange(80) + 80, np.arange(80) - 20)
     pq.write_table(
         table.set_column(table.column_names.index("frame_index"), "frame_index", [frame]), paths[2]
     )
-    found, unreadable = batches(paths)
-    frames = concatenate(found)
-    assert not unreadable
-    assert [len(frames.frame[frames.span(episode)]) for episode in range(4)] == [60, 100, 60, 60]
-    assert (frames.frame[frames.span(1)] == np.arange(100)).all()
-    assert [set(one.episode.tolist()) for one in found if 1 in one.episode] == [{1}]
+    return paths
 
 
-def test_where_files_are_read_one_by_one_a_shared_episode_is_told(tmp_path, monkeypatch):
+def lengths(found: list) -> dict[int, int]:
+    numbers, rows = np.unique(np.concatenate([one.episode for one in found]), return_counts=True)
+    return dict(zip(numbers.tolist(), rows.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("broken", [None, "cut", "lacks a column"])
+def test_an_episode_that_two_files_share_comes_whole(tmp_path, broken):
+    paths = shared_episode(tmp_path)
+    last = Path(paths[0]).with_name("file-003.parquet")
+    pq.write_table(pq.read_table(paths[0]), last)
+    if broken == "cut":
+        last.write_bytes(last.read_bytes()[:-100])
+    elif broken:
+        pq.write_table(pq.read_table(last).drop_columns([ACTION]), last)
+    else:
+        last.unlink()
+    found, unreadable = batches(paths if broken is None else [*paths, str(last)])
+    assert set(unreadable) == (set() if broken is None else {str(last)})
+    assert lengths(found) == {0: 60, 1: 100, 2: 60}
+    assert all((np.diff(one.frame[one.span(1)]) == 1).all() for one in found)
+    assert sum(1 in one.episode for one in found) == 1
+
+
+def test_where_files_can_only_be_read_one_by_one_an_episode_ends_with_its_file(tmp_path, monkeypatch):
     def fails(*_):
         raise OSError
 
-    paths = write(tmp_path, [[(0, 60)], [(1, 80)], [(1, 20), (2, 60)]])
     monkeypatch.setattr("blm.curate.episodes.frame_batches._frames_of_files", fails)
-    found, unreadable = batches(paths)
-    assert sorted(set(concatenate(found).episode.tolist())) == [0, 1]
-    assert unreadable == {paths[2]: f"{paths[2]} goes on with episode 1, which lies in {paths[1]}"}
+    found, unreadable = batches(shared_episode(tmp_path))
+    assert unreadable == {}
+    assert lengths(found) == {0: 60, 1: 80, 2: 60}
+
+
+def test_what_was_begun_is_closed_when_reading_or_its_use_fails(tmp_path, monkeypatch):
+    begun, closed = [], []
+    real = frame_batches._streamed
+
+    def watched(files, *more, **options):
+        begun.append(sorted(files))
+        try:
+            yield from real(files, *more, **options)
+        finally:
+            closed.append(sorted(files))
+
+    def fails(found):
+        next(found)
+        raise KeyError
+
+    monkeypatch.setattr(frame_batches, "_streamed", watched)
+    paths = write(tmp_path, [[(episode, 150)] for episode in range(6)])
+    with pytest.raises(KeyError):
+        read_batches(dict.fromkeys(paths, 200), COLUMNS, FEW_ROWS, fails)
+    assert sorted(begun) == sorted(closed) == [paths[:3], paths[3:]]
 
 
 def test_errors_of_what_uses_the_frames_are_not_errors_of_the_files(tmp_path):
@@ -127,6 +166,7 @@ def test_every_file_is_in_one_group_and_groups_are_of_about_a_size(most_rows):
     assert all(group.items() <= most_rows.items() for group in groups)
     sizes = [sum(group.values()) for group in groups]
     assert len(groups) <= 2
+    assert len(groups) == 2 or len([rows for rows in most_rows.values() if rows]) < 2
     if len(groups) == 2:
         assert abs(sizes[0] - sizes[1]) <= max(most_rows.values())
 

@@ -355,9 +355,17 @@ def test_a_broken_video_costs_its_episode(root, damage):
 
 @pytest.mark.parametrize("template", TEXTS)
 def test_strange_texts_are_no_templates_or_stay_inside(template):
-    if check_template(template, ("chunk_index",)) is None:
-        assert not Path(template).is_absolute()
-        assert ".." not in Path(template).parts
+    for one in (template, f"data/{template}"):
+        if check_template(one, "data", ("chunk_index",)) is None:
+            assert Path(one).parts[0] == "data"
+            assert ".." not in Path(one).parts
+
+
+@pytest.mark.parametrize("key", ["data_path", "video_path"])
+def test_data_is_where_links_and_changes_are_looked_for(root, key):
+    edit_info(root, lambda info: info.update({key: info[key].replace("/", "s/", 1)}))
+    with pytest.raises(DatasetError, match=f"'{key}' does not lead into '(data|videos)'"):
+        index(root)
 
 
 @pytest.mark.parametrize("text", TEXTS)

@@ -77,9 +77,11 @@ def test_fewer_datasets_or_other_settings_need_to_be_asked_for(recorded, other, 
         build_splits(config(tmp_path / "out", recorded))
     with pytest.raises(OutputExistsError, match="another image_size, jpeg_quality"):
         build_splits(config(tmp_path / "out", recorded, other, image_size=32, jpeg_quality=50))
-    halved = [{"path": root, "frame_stride": 2} for root in (recorded, other)]
-    with pytest.raises(OutputExistsError, match=r"another frame_stride of .*--overwrite"):
+    halved = [{"path": root / ".." / root.name, "frame_stride": 2} for root in (recorded, other)]
+    with pytest.raises(OutputExistsError, match=r"another frame_stride of 'again'.*--overwrite"):
         build_splits(config(tmp_path / "out", *halved))
+    spelt_out = [{"path": root, "frame_stride": 1, "name": root.name} for root in (recorded, other)]
+    build_splits(config(tmp_path / "out", *spelt_out))
     summary = build_splits(config(tmp_path / "out", recorded, overwrite=True))
     assert summary.reused == summary.shards
     assert not any("again" in path.name for path in (tmp_path / "out").iterdir())
