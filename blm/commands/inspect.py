@@ -100,7 +100,9 @@ def _show_datasets(datasets: Sequence[Path], config: Path | None, as_json: bool)
             )
         if usable:
             places = " ".join(str(one.path) for one in usable)
-            typer.echo(f"next: blm curate build-splits {places} --output splits")
+            whole = config is not None and not datasets and not refused
+            build = f"--config {config}" if whole else f"{places} --output splits"
+            typer.echo(f"next: blm curate build-splits {build}")
     if refused:
         raise typer.Exit(1)
 

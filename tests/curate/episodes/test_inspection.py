@@ -38,6 +38,15 @@ def test_what_a_configuration_says_of_a_dataset_is_shown_again(recorded, tmp_pat
     assert entry.items() >= told.items()
 
 
+def test_the_next_command_is_told_the_configuration_too(recorded, tmp_path):
+    config = tmp_path / "splits.yaml"
+    config.write_text(yaml.safe_dump({"datasets": [{"path": str(recorded), "frame_stride": 2}]}))
+    shown = CliRunner().invoke(app, ["curate", "inspect", "--config", str(config)])
+    assert f"next: blm curate build-splits --config {config}" in shown.output.replace("\n", "")
+    named = CliRunner().invoke(app, ["curate", "inspect", str(recorded)])
+    assert f"next: blm curate build-splits {recorded} --output splits" in named.output.replace("\n", "")
+
+
 def test_the_command_shows_every_dataset_below_a_folder(tmp_path):
     for name in ("one", "two"):
         write_dataset(tmp_path / "all" / name, 600, 3, file_per_episode=True)
