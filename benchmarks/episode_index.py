@@ -30,9 +30,10 @@ sys.path.insert(0, str(REPOSITORY))
 
 from blm.curate.episodes.config import DatasetSource  # noqa: E402
 from blm.curate.episodes.facts import FACT_FIELDS  # noqa: E402
-from blm.curate.episodes.frame_batches import Resources, read_batches  # noqa: E402
+from blm.curate.episodes.frame_batches import read_batches  # noqa: E402
 from blm.curate.episodes.frames import TIMESTAMP, Columns, Frames  # noqa: E402
 from blm.curate.episodes.index import index_dataset  # noqa: E402
+from blm.curate.episodes.resources import Resources  # noqa: E402
 from tests.large_dataset import joint_names, write_dataset  # noqa: E402
 
 AXES = 14

@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from blm.curate.episodes.frame_batches import DEFAULT_RESOURCES, read_batches  # noqa: E402
+from blm.curate.episodes.frame_batches import read_batches  # noqa: E402
 from blm.curate.episodes.frames import Columns, Frames  # noqa: E402
+from blm.curate.episodes.resources import DEFAULT_RESOURCES  # noqa: E402
 from blm.curate.episodes.statistics import TrainingFrames, passed_statistics  # noqa: E402
 from tests.large_dataset import EPISODE_FRAMES, write_dataset  # noqa: E402
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from blm.curate.episodes.config import Fractions
-from blm.curate.episodes.frame_batches import Resources
+from blm.curate.episodes.resources import Resources
 from blm.schemas.errors import ConfigError, DatasetError, UnknownNameError
 from blm.schemas.yaml_model import FrozenModel
 

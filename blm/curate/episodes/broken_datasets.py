@@ -15,8 +15,8 @@ import pyarrow as pa
 from blm.curate.episodes.boundaries import MAX_EPISODES, check_places, read_json
 from blm.curate.episodes.checks import DROPPED_SCHEMA
 from blm.curate.episodes.config import BrokenDatasets
-from blm.curate.episodes.frame_batches import DEFAULT_RESOURCES
 from blm.curate.episodes.lerobot_files import INFO_FILE, read_episode_metadata
+from blm.curate.episodes.resources import DEFAULT_RESOURCES
 from blm.schemas.errors import DatasetError
 from blm.schemas.manifest import SkippedInput
 from blm.schemas.printable import printable

@@ -8,10 +8,10 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from blm.curate.engine import EngineName
-from blm.curate.episodes.frame_batches import Resources
 from blm.curate.episodes.held_out import HeldOut
 from blm.curate.episodes.mixture import MixtureConfig
 from blm.curate.episodes.reasons import Reason
+from blm.curate.episodes.resources import Resources
 from blm.curate.episodes.thresholds import CheckSetting, Thresholds
 from blm.curate.shards import DEFAULT_SHARD_BYTES
 from blm.schemas.yaml_model import FrozenModel, read_yaml, validate

@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from blm.curate.episodes.boundaries import MAX_VECTOR_LENGTH
 from blm.curate.episodes.config import DatasetSource
-from blm.curate.episodes.frame_batches import Resources
 from blm.curate.episodes.frames import Columns, time_column
 from blm.curate.episodes.lerobot_files import CameraStream, camera_streams, depth_features, feature_names
+from blm.curate.episodes.resources import Resources
 from blm.curate.episodes.unknown_robot import describe_robot
 from blm.schemas.embodiment import Embodiment, embodiment_names, load_embodiment
 from blm.schemas.episode import (

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
@@ -31,63 +30,11 @@ from blm.curate.episodes.frames import (
     values_per_row,
     whole_numbers,
 )
-
-DEFAULT_MEMORY_BYTES = 2 * 10**9
-
-_ROWS_AT_ONCE = (20_000, 80_000)
-"""At least and at most; within, what the memory limit allows. Larger batches leave the processor's caches: slower."""
-
-_COPIES = 8
-"""How many times over a batch's vectors are in memory at the worst moment, with what is computed from them."""
-
-_READERS = 2
-"""Groups of files that are read beside each other: more are not faster than what is made of one batch at a time."""
-
-_ROWS_FROM_DUCKDB = (2048, 8192)
-"""At least and at most; its limit does not cover what it has handed out, so vectors are looked at after so many."""
-
-_BYTES_PER_ROW_FROM_DUCKDB = 2**19
+from blm.curate.episodes.resources import READERS, Resources
 
 _MEMORY_PER_FOOTER_BYTE = 512
 """Where a reader's footers are smaller, they are kept, not parsed for each query. Parsed, they are ten times as large,
 and 254 times where someone means harm."""
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What reading may use. DuckDB spills to `spill` (default: `.tmp` in the current folder) beyond the limit."""
-
-    memory_bytes: int = DEFAULT_MEMORY_BYTES
-    threads: int = 2
-    spill: Path | None = None
-
-    def rows_at_once(self, values_per_row: int) -> int:
-        """Rows of float32 values that half of the memory holds with all that is computed from them, once per reader
-        and once more."""
-        least, most = _ROWS_AT_ONCE
-        batches = 2 * (_READERS + 1)
-        return max(least, min(most, self.memory_bytes // batches // (4 * values_per_row * _COPIES)))
-
-    @property
-    def rows_from_duckdb(self) -> int:
-        """Rows that are handed out before the length of their vectors is known."""
-        least, most = _ROWS_FROM_DUCKDB
-        return max(least, min(most, self.memory_bytes // _BYTES_PER_ROW_FROM_DUCKDB))
-
-    def connect(self, threads: int | None = None, share: float = 1.0) -> duckdb.DuckDBPyConnection:
-        """A database of that many threads (default: all) that takes that share of half of the memory at most."""
-        settings: dict[str, str | bool | int | float | list[str]] = {
-            "threads": threads or self.threads,
-            "memory_limit": f"{int(share * self.memory_bytes) // 2 // 1024**2} MiB",
-        }
-        if self.spill is not None:
-            settings["temp_directory"] = str(self.spill)
-        connection = duckdb.connect(config=settings)
-        connection.execute("set global disable_parquet_prefetching = true")  # meant for slow links: a tenth
-        return connection
-
-
-DEFAULT_RESOURCES = Resources()
 
 
 class _OutOfOrderError(Exception):
@@ -173,9 +120,9 @@ def _groups(most_rows: Mapping[str, int]) -> list[dict[str, int]]:
     files = sorted(most_rows.items())
     until = accumulate(most for _, most in files)
     total = sum(most_rows.values())
-    groups: list[dict[str, int]] = [{} for _ in range(_READERS)]
+    groups: list[dict[str, int]] = [{} for _ in range(READERS)]
     for (file, most), end in zip(files, until, strict=True):
-        groups[(2 * end - most) * _READERS // (2 * total + 1)][file] = most
+        groups[(2 * end - most) * READERS // (2 * total + 1)][file] = most
     return [group for group in groups if group]
 
 
@@ -185,7 +132,7 @@ def _in_turn(streams: Sequence[Generator[Frames]], threads: int) -> Generator[Fr
     Raises:
         _ReadingError: a stream fails.
     """
-    with ThreadPoolExecutor(min(threads, _READERS)) as pool:
+    with ThreadPoolExecutor(min(threads, READERS)) as pool:
         ahead = deque((stream, pool.submit(next, stream, None)) for stream in streams)
         try:
             while ahead:
@@ -219,7 +166,7 @@ def _streamed(
     unreadable: dict[str, str],
     *,
     in_order: bool = True,
-    share: float = 1 / _READERS,
+    share: float = 1 / READERS,
 ) -> Generator[Frames]:
     """Frames of files that claim no more rows than they may have; says in `unreadable` of the others why.
 

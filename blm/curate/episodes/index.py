@@ -26,7 +26,7 @@ from blm.curate.episodes.config import DatasetSource
 from blm.curate.episodes.facts import episode_facts
 from blm.curate.episodes.features import infer_features
 from blm.curate.episodes.footers import most_rows_of_files
-from blm.curate.episodes.frame_batches import DEFAULT_RESOURCES, Resources, read_batches
+from blm.curate.episodes.frame_batches import read_batches
 from blm.curate.episodes.frames import Columns, Frames, no_frames
 from blm.curate.episodes.instructions import (
     MAX_INSTRUCTION_CHARACTERS,
@@ -46,6 +46,7 @@ from blm.curate.episodes.lerobot_files import (
     read_subtasks,
 )
 from blm.curate.episodes.object_starts import OBJECT_STARTS, object_starts
+from blm.curate.episodes.resources import DEFAULT_RESOURCES, Resources
 from blm.curate.shards import safe_key
 from blm.schemas.embodiment import Embodiment
 from blm.schemas.episode import (

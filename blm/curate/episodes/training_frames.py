@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow.compute as pc
 
 from blm.curate.episodes.footers import most_rows_of_files
-from blm.curate.episodes.frame_batches import Resources, read_batches
+from blm.curate.episodes.frame_batches import read_batches
 from blm.curate.episodes.frames import Frames
+from blm.curate.episodes.resources import Resources
 from blm.curate.episodes.segment import Segment, frames_of_segment
 from blm.curate.episodes.statistics import TrainingFrames
 

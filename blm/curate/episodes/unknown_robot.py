@@ -18,9 +18,10 @@ from pydantic import ValidationError
 from blm.curate.episodes.boundaries import MAX_NAME_LENGTH, read_json
 from blm.curate.episodes.config import DatasetSource
 from blm.curate.episodes.footers import most_rows_of_files
-from blm.curate.episodes.frame_batches import Resources, read_batches
+from blm.curate.episodes.frame_batches import read_batches
 from blm.curate.episodes.frames import Columns, Frames
 from blm.curate.episodes.lerobot_files import CameraStream, file_of_episode
+from blm.curate.episodes.resources import Resources
 from blm.schemas.embodiment import Axis, Camera, Embodiment, Gripper, embodiment_names
 from blm.schemas.errors import DatasetError
 from blm.schemas.printable import plain_text

@@ -6,9 +6,9 @@ import pytest
 
 from blm.curate.episodes.config import DatasetSource
 from blm.curate.episodes.features import Features, infer_features
-from blm.curate.episodes.frame_batches import DEFAULT_RESOURCES
 from blm.curate.episodes.index import index_dataset
 from blm.curate.episodes.lerobot_files import read_episode_metadata, read_info
+from blm.curate.episodes.resources import DEFAULT_RESOURCES
 from blm.schemas.episode import ACTION, STATE
 from blm.schemas.errors import DatasetError
 from blm.schemas.yaml_model import validate

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blm.curate.episodes import frame_batches
-from blm.curate.episodes.frame_batches import Resources, read_batches
+from blm.curate.episodes.frame_batches import read_batches
 from blm.curate.episodes.frames import Columns, FramesError, concatenate, read_frames
+from blm.curate.episodes.resources import Resources
 from blm.schemas.episode import ACTION, STATE
 
 COLUMNS = Columns(state=(0, 1, 2), action=(2, 0, 1), subtask=False, success=False, time="timestamp")
@@ -19,7 +20,7 @@ FEW_ROWS = Resources(memory_bytes=64 * 1024**2, threads=2)
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
-    monkeypatch.setattr("blm.curate.episodes.frame_batches._ROWS_AT_ONCE", (100, 100))
+    monkeypatch.setattr("blm.curate.episodes.resources._ROWS_AT_ONCE", (100, 100))
 
 
 def write(folder: Path, files: list[list[tuple[int, int]]]) -> list[str]:
