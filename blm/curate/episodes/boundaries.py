@@ -155,6 +155,6 @@ def check_template(template: Any, folder: str, allowed: tuple[str, ...]) -> str 
             return f"asks for '{name}:{form}'"
     if not template.isprintable() or Path(template).is_absolute() or ".." in Path(template).parts:
         return "leads out of the dataset"
-    if Path(template).parts[0] != folder:
+    if Path(template).parts[:1] != (folder,):
         return f"does not lead into '{folder}'"
     return None

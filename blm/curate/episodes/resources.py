@@ -19,7 +19,7 @@ READERS = 2
 """Groups of files that are read beside each other: more are not faster than what is made of one batch at a time."""
 
 _ROWS_FROM_DUCKDB = (2048, 8192)
-"""At least and at most; DuckDB's limit does not cover what it has handed out, so vectors are looked at after so many."""
+"""At least and at most. DuckDB's limit does not cover what it has handed out, so vectors are looked at then."""
 
 _BYTES_PER_ROW_FROM_DUCKDB = 2**19
 

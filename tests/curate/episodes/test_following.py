@@ -94,15 +94,15 @@ def test_running_sums_say_what_differences_say(lengths, frames, seed):
     paths = [delayed(one, frames) + random.normal(0, 0.001, len(one)) for one in commands]
     shifts = np.arange(-5, 21)
     expected = [
-        [_variance_of_difference(one, other, shift) for shift in shifts]
+        [_variance_of_difference(one, other, shift) for shift in shifts.tolist()]
         for one, other in zip(commands, paths, strict=True)
     ]
     rows, starts = np.array(lengths), np.cumsum([0, *lengths[:-1]])
-    padded = (
+    command, measured = (
         following._padded(following._centred(np.concatenate(each), starts, rows), starts, rows)
         for each in (commands, paths)
     )
-    found = following._left_over(*padded, rows, shifts)
+    found = following._left_over(command, measured, rows, shifts)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-9)
 
 

@@ -353,7 +353,7 @@ def test_a_broken_video_costs_its_episode(root, damage):
     ]
 
 
-@pytest.mark.parametrize("template", TEXTS)
+@pytest.mark.parametrize("template", [*TEXTS, ".", "./", "data"])
 def test_strange_texts_are_no_templates_or_stay_inside(template):
     for one in (template, f"data/{template}"):
         if check_template(one, "data", ("chunk_index",)) is None:
