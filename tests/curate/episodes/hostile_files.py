@@ -287,7 +287,7 @@ def strange_json(root: Path, dice: random.Random) -> None:
     )
     if path.is_symlink() and not path.exists():
         path.unlink()  # of an earlier damage; it leads nowhere
-    if path.parent.is_dir() and not path.is_dir():
+    if path.parent.is_dir() and not path.is_dir() and not path.is_fifo():
         path.write_bytes(dice.choice(forms)())
 
 
@@ -299,6 +299,8 @@ def _json(path: Path | None) -> Any:
 
 
 def _edit_table(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    if not path.is_file():  # but a folder or a pipe, of an earlier damage
+        return
     try:
         changed = change(pq.ParquetFile(path).read())
         pq.write_table(changed, path)
