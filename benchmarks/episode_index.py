@@ -22,7 +22,6 @@ from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
 REPOSITORY = Path(__file__).parents[1]
@@ -34,7 +33,7 @@ from blm.curate.episodes.frame_batches import read_batches  # noqa: E402
 from blm.curate.episodes.frames import TIMESTAMP, Columns, Frames  # noqa: E402
 from blm.curate.episodes.index import index_dataset  # noqa: E402
 from blm.curate.episodes.resources import Resources  # noqa: E402
-from tests.large_dataset import joint_names, write_dataset  # noqa: E402
+from tests.large_dataset import joint_names, rows_of_files, write_dataset  # noqa: E402
 
 AXES = 14
 LAYOUTS = {
@@ -104,9 +103,10 @@ def _peak_mb() -> float:
 
 def _read(root: Path, resources: Resources) -> None:
     every = tuple(range(AXES))
-    files = {str(file): pq.read_metadata(file).num_rows for file in root.glob("data/*/*.parquet")}
     columns = Columns(state=every, action=every, subtask=False, success=False, time=TIMESTAMP)
-    read_batches(files, columns, resources, lambda batches: sum(len(one.frame) for one in batches))
+    read_batches(
+        rows_of_files(root), columns, resources, lambda batches: sum(len(one.frame) for one in batches)
+    )
 
 
 def _index_without_facts(root: Path, resources: Resources) -> None:

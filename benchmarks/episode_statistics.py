@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY))
@@ -24,7 +23,7 @@ from blm.curate.episodes.frame_batches import read_batches  # noqa: E402
 from blm.curate.episodes.frames import Columns, Frames  # noqa: E402
 from blm.curate.episodes.resources import DEFAULT_RESOURCES  # noqa: E402
 from blm.curate.episodes.statistics import TrainingFrames, passed_statistics  # noqa: E402
-from tests.large_dataset import EPISODE_FRAMES, write_dataset  # noqa: E402
+from tests.large_dataset import EPISODE_FRAMES, rows_of_files, write_dataset  # noqa: E402
 
 AXES = 14
 EVERY = tuple(range(AXES))
@@ -35,9 +34,7 @@ class Source:
     """All frames of a dataset."""
 
     def __init__(self, root: Path) -> None:
-        self.most_rows = {
-            str(file): pq.read_metadata(file).num_rows for file in root.glob("data/*/*.parquet")
-        }
+        self.most_rows = rows_of_files(root)
 
     def __call__[Result](self, consume: Callable[[Iterator[TrainingFrames]], Result]) -> Result:
         def frames(batches: Iterator[Frames]) -> Iterator[TrainingFrames]:

@@ -48,6 +48,11 @@ def write_dataset(
     return root
 
 
+def rows_of_files(root: Path) -> dict[str, int]:
+    """The data files of a dataset, and how many rows each has."""
+    return {str(file): pq.read_metadata(file).num_rows for file in root.glob("data/*/*.parquet")}
+
+
 def joint_names(axes: int) -> list[str]:
     """Names that no built-in robot has."""
     return [*(f"bench_joint_{axis}.pos" for axis in range(axes - 1)), "bench_gripper.pos"]

@@ -144,11 +144,8 @@ def _told_otherwise(before: SplitsConfig, now: SplitsConfig) -> str | None:
     for name, source in named_sources(now).items():
         if name in known:
             said, said_now = _said(known[name], before), _said(source, now)
-            if None in (
-                known[name].embodiment,
-                source.embodiment,
-            ):  # the other one is what was found, as a rule
-                said["embodiment"] = said_now["embodiment"]
+            if None in (said["embodiment"], said_now["embodiment"]):
+                del said["embodiment"]  # as a rule, the one that is given is the one that was found
             if differing := [key for key in said if said[key] != said_now[key]]:
                 return f"{differing[0]} of '{name}'"
     return None

@@ -139,8 +139,3 @@ def _centred(values: np.ndarray, starts: np.ndarray, rows: np.ndarray) -> np.nda
 def _within(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """(E,) bool: all of an episode's values are numbers of a size that an axis can have."""
     return np.maximum.reduceat(np.abs(values), starts) <= _FARTHEST
-
-
-def _running_sum(values: np.ndarray) -> np.ndarray:
-    """(N + 1,) the sum of all values before each place."""
-    return np.concatenate([[0.0], np.cumsum(values)])

@@ -75,6 +75,11 @@ def rows_that_may_be(announced: int) -> int:
     return _MORE_ROWS + 10 * announced
 
 
+def values_that_may_be(rows: int, in_each: int) -> int:
+    """How many values so many rows may hold, each of which should hold `in_each`."""
+    return TOO_MANY * rows * in_each + _MORE_VALUES
+
+
 def most_rows_of_files(files: Iterable[str], lengths: Iterable[int]) -> dict[str, int]:
     """By file, how many rows it may have.
 
@@ -164,7 +169,7 @@ def _problem(chunks: Sequence[_Chunk], most_rows: int, values: Mapping[str, int]
         name = _wanted_column(chunk.path, values)
         if name is None:
             continue
-        most = TOO_MANY * chunk.rows * values[name] + _MORE_VALUES
+        most = values_that_may_be(chunk.rows, values[name])
         if chunk.values > most or chunk.size > 8 * most + _MORE_BYTES:
             return f"claims {chunk.values} values in {chunk.rows} rows of its column '{name}'"
     return None

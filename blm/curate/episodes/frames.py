@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from blm.curate.episodes.footers import TOO_MANY
+from blm.curate.episodes.footers import TOO_MANY, values_that_may_be
 from blm.schemas.episode import ACTION, MONOTONIC_TIME, STATE, SUBTASK_INDEX, SUCCESS
 from blm.schemas.printable import printable
 
@@ -160,7 +160,7 @@ def check_lengths(batch: pa.RecordBatch, values: Mapping[str, int]) -> None:
         kind = batch.schema.field(name).type
         if pa.types.is_nested(kind) and not pa.types.is_struct(kind):
             found = len(batch.column(name).flatten())
-            if found > TOO_MANY * most * len(batch) + 1000:
+            if found > values_that_may_be(len(batch), most):
                 raise FramesError(
                     f"'{name}' has {found} values in {len(batch)} rows; {most} a row are announced"
                 )
