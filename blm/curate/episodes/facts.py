@@ -7,8 +7,9 @@ took two for a third of these facts of six axes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -64,22 +65,55 @@ class _Batch:
     Attributes:
         state, action: (A, N) float32; what is not finite is NaN.
         starts: (E,) first row of each episode.
-        owner: (N,) position of the episode a row belongs to.
+        rows: (E,) how many it has.
     """
 
     state: np.ndarray
     action: np.ndarray
     starts: np.ndarray
-    owner: np.ndarray
+    rows: np.ndarray
     embodiment: Embodiment
     rate_hz: float
 
-    @property
+    @cached_property
+    def owner(self) -> np.ndarray:
+        """(N,) position of the episode a row belongs to."""
+        return np.repeat(np.arange(len(self.rows)), self.rows)
+
+    @cached_property
+    def place(self) -> np.ndarray:
+        """(N,) how many rows of its episode come before a row."""
+        return np.arange(len(self.owner)) - np.repeat(self.starts, self.rows)
+
+    @cached_property
     def spans(self) -> np.ndarray:
         return self.embodiment.column("upper") - self.embodiment.column("lower")
 
-    def arm_signals(self, values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        return ((axis, values[axis]) for axis in self.embodiment.arm_indices)
+    @cached_property
+    def state_extremes(self) -> tuple[np.ndarray, np.ndarray]:
+        """(A, E) smallest and largest value; NaN for an axis that is NaN somewhere."""
+        return self._extremes(self.state)
+
+    @cached_property
+    def action_extremes(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._extremes(self.action)
+
+    def _extremes(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        low, high = (of.reduceat(values, self.starts, axis=1) for of in (np.minimum, np.maximum))
+        return low, high
+
+    def covered(self, extremes: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        """(A, E) how much of its range an axis covers."""
+        low, high = extremes
+        return (high - low) / self.spans[:, None]
+
+    def displacements(self, values: np.ndarray, apart: int, axes: Iterable[int]) -> Iterator[np.ndarray]:
+        """(N − apart,) float32 per axis: how far it moves over so many frames. The next one takes the place of each."""
+        rows = max(0, len(self.owner) - apart)
+        displacement = np.empty(rows, np.float32)
+        for axis in axes:
+            np.subtract(values[axis, apart:], values[axis, :rows], out=displacement)
+            yield np.abs(displacement, out=displacement)
 
     def together(self, apart: int) -> np.ndarray:
         """(N − apart,) bool: rows i and i + apart belong to one episode."""
@@ -119,24 +153,24 @@ def episode_facts(frames: Frames, embodiment: Embodiment, rate_hz: float, idle_s
     """
     if not len(frames.frame):
         return pa.table({name: pa.array([], kind) for name, kind in (("episode", pa.int64()), *FACT_FIELDS)})
-    numbers, starts, rows = np.unique(frames.episode, return_index=True, return_counts=True)
+    numbers, starts, rows = frames.episodes()
     state, action = _axis_by_axis(frames.state), _axis_by_axis(frames.action)
     finite = _blank_what_is_not_finite(state) & _blank_what_is_not_finite(action)
     batch = _Batch(
         state=state,
         action=action,
         starts=starts,
-        owner=np.repeat(np.arange(len(numbers)), rows),
+        rows=rows,
         embodiment=embodiment,
         rate_hz=rate_hz,
     )
-    place = np.arange(len(frames.frame)) - starts[batch.owner]
     facts = {
         "rows": rows,
-        "contiguous": batch.total(frames.frame != place) == 0,
+        "contiguous": batch.total(frames.frame != batch.place) == 0,
         "finite": batch.total(np.logical_not(finite)) == 0,
         "ended_well": _ended_well(batch, frames.success),
         **_motion(batch, idle_speed),
+        **_steps(batch),
         **_limits(batch),
         **_axis_ranges(batch),
         **_time(batch, frames.time),
@@ -144,7 +178,7 @@ def episode_facts(frames: Frames, embodiment: Embodiment, rate_hz: float, idle_s
     from_row = starts + np.nan_to_num(facts["moves_from"]).astype(np.int64)
     to_row = starts + _last_moving(facts["moves_to"], rows, motion_window(rate_hz))
     facts["lag_s"] = _lags(batch)
-    facts["signature"] = signatures(batch.state, from_row, to_row, batch.spans)
+    facts["signature"] = signatures(frames.state, from_row, to_row, batch.spans)
     ends = starts + rows
     facts["identity"] = [content_hash(frames, slice(*span)) for span in zip(starts, ends, strict=True)]
     columns = {name: _column(facts[name], kind) for name, kind in FACT_FIELDS}
@@ -172,7 +206,9 @@ def _blank_what_is_not_finite(columns: np.ndarray) -> np.ndarray:
 def _column(values: np.ndarray | list, kind: pa.DataType) -> pa.Array:
     """NaN, which stands for what cannot be known, becomes null; rows of a matrix become their bytes."""
     if isinstance(values, np.ndarray) and values.ndim == 2:
-        return pa.array([row.tobytes() for row in values.astype("<f4", copy=False)], kind)
+        content = np.ascontiguousarray(values, "<f4")
+        ends = np.arange(len(content) + 1) * content[0].nbytes
+        return pa.Array.from_buffers(kind, len(content), [None, pa.py_buffer(ends), pa.py_buffer(content)])
     if isinstance(values, np.ndarray) and values.dtype.kind == "f":
         unknown = np.isnan(values)
         known = np.where(unknown, 0, values)
@@ -187,9 +223,9 @@ def _last_moving(moves_to: np.ndarray, rows: np.ndarray, window: int) -> np.ndar
 
 def _lags(batch: _Batch) -> np.ndarray:
     """Of the arm alone: a gripper that holds something does not follow its command."""
-    signals = batch.state, batch.action
+    covered = batch.covered(batch.action_extremes)
     arm = batch.embodiment.arm_indices
-    return following_lags(*signals, batch.starts, batch.spans, batch.rate_hz, arm)
+    return following_lags(batch.state, batch.action, batch.starts, batch.spans, batch.rate_hz, covered, arm)
 
 
 def _ended_well(batch: _Batch, success: np.ndarray | None) -> np.ndarray | list[None]:
@@ -197,18 +233,22 @@ def _ended_well(batch: _Batch, success: np.ndarray | None) -> np.ndarray | list[
 
 
 def _motion(batch: _Batch, idle_speed: float) -> dict[str, np.ndarray]:
+    """What moves over a window, and how that compares with what the arm's axes can do."""
     window = motion_window(batch.rate_hz)
     together = batch.together(window)
-    speed, displacement = np.zeros((2, len(together)), np.float32)
+    per_range = (batch.rate_hz / window / batch.spans).astype(np.float32)
+    per_reach = (1 / (window * _reach(batch))).astype(np.float32)
+    arm = set(batch.embodiment.arm_indices)
+    speed, ratio, scaled = np.zeros((3, len(together)), np.float32)
     for values in (batch.state, batch.action):
-        for axis, span in enumerate(batch.spans):
-            np.subtract(values[axis, window:], values[axis, : len(speed)], out=displacement)
-            np.abs(displacement, out=displacement)
-            displacement /= np.float32(span * window / batch.rate_hz)
-            np.fmax(speed, displacement, out=speed)
+        for axis, displacement in enumerate(batch.displacements(values, window, range(len(values)))):
+            np.fmax(speed, np.multiply(displacement, per_range[axis], out=scaled), out=speed)
+            if axis in arm:
+                np.fmax(ratio, np.multiply(displacement, per_reach[axis], out=scaled), out=ratio)
     speed *= together
-    place = np.arange(len(speed)) - batch.starts[batch.owner[: len(speed)]]
+    ratio *= together
     moving = speed > idle_speed
+    place = batch.place[: len(speed)]
     last = batch.largest(np.where(moving, place + 1, 0)) - 1
     never = last < 0
     first = len(batch.owner) - batch.largest(np.where(moving, len(batch.owner) - place, 0))
@@ -216,63 +256,72 @@ def _motion(batch: _Batch, idle_speed: float) -> dict[str, np.ndarray]:
     spread = np.where(never, 1, last - first + 1)
     return {
         "top_speed": batch.largest(speed),
+        "velocity_ratio": batch.largest(ratio),
         "moves_from": np.where(never, np.nan, first),
         "moves_to": np.where(never, np.nan, last),
         "idle_fraction": np.where(never, np.nan, 1 - count / spread),
     }
 
 
-def _limits(batch: _Batch) -> dict[str, np.ndarray]:
-    """How motion compares with what the arm's axes can do; the gripper's limits say little about commands."""
-    window = motion_window(batch.rate_hz)
-    scale = np.abs(batch.embodiment.column("scale"))
-    reach = batch.embodiment.column("max_velocity") / scale / batch.rate_hz
-    jerk = JERK_FACTOR * batch.embodiment.column("max_jerk") / scale / batch.rate_hz**3
-    jumps = {"action_jump": batch.action, "state_jump": batch.state}
-    found = {name: _fastest(batch, values, reach, 1) for name, values in jumps.items()}
-    both = [_fastest(batch, values, reach * window, window) for values in jumps.values()]
-    found["velocity_ratio"] = np.maximum(*both)
-    jerky = np.zeros(max(0, len(batch.owner) - 3), bool)
-    for axis, values in batch.arm_signals(batch.action):
-        jerky |= np.abs(np.diff(values, n=3)) > jerk[axis]
-    rows = np.diff([*batch.starts, len(batch.owner)])
-    found["jerky_fraction"] = batch.total(jerky & batch.together(3)[: len(jerky)]) / np.maximum(1, rows - 3)
-    found["saturated_s"] = _longest_at_limit(batch) / batch.rate_hz
+def _reach(batch: _Batch) -> np.ndarray:
+    """(A,) how far an axis may move from frame to frame."""
+    return _in_axis_units(batch, "max_velocity") / batch.rate_hz
+
+
+def _in_axis_units(batch: _Batch, limit: str) -> np.ndarray:
+    return batch.embodiment.column(limit) / np.abs(batch.embodiment.column("scale"))
+
+
+def _steps(batch: _Batch) -> dict[str, np.ndarray]:
+    """How motion from frame to frame compares with what the arm's axes can do; the gripper's limits say little about
+    commands."""
+    arm = batch.embodiment.arm_indices
+    per_reach = (1 / _reach(batch)).astype(np.float32)
+    found = {}
+    for name, values in (("action_jump", batch.action), ("state_jump", batch.state)):
+        fastest = np.zeros(max(0, len(batch.owner) - 1), np.float32)
+        for axis, displacement in zip(arm, batch.displacements(values, 1, arm), strict=True):
+            displacement *= per_reach[axis]
+            np.fmax(fastest, displacement, out=fastest)
+        found[name] = batch.largest(fastest * batch.together(1))
     return found
 
 
-def _fastest(batch: _Batch, values: np.ndarray, reach: np.ndarray, apart: int) -> np.ndarray:
-    """(E,) the largest displacement of any arm axis over `apart` frames, in units of its `reach`."""
-    together = batch.together(apart)
-    fastest, displacement = np.zeros((2, len(together)), np.float32)
-    for axis, signal in batch.arm_signals(values):
-        np.subtract(signal[apart:], signal[: len(together)], out=displacement)
-        np.abs(displacement, out=displacement)
-        displacement /= np.float32(reach[axis])
-        np.fmax(fastest, displacement, out=fastest)
-    fastest *= together
-    return batch.largest(fastest)
+def _limits(batch: _Batch) -> dict[str, np.ndarray]:
+    jerk = (JERK_FACTOR * _in_axis_units(batch, "max_jerk") / batch.rate_hz**3).tolist()
+    jerky = np.zeros(max(0, len(batch.owner) - 3), bool)
+    for axis in batch.embodiment.arm_indices:
+        jerky |= np.abs(np.diff(batch.action[axis], n=3)) > jerk[axis]
+    return {
+        "jerky_fraction": batch.total(jerky & batch.together(3)) / np.maximum(1, batch.rows - 3),
+        "saturated_s": _longest_at_limit(batch) / batch.rate_hz,
+    }
 
 
 def _longest_at_limit(batch: _Batch) -> np.ndarray:
     """(E,) frames of the longest run in which one arm axis' command stays at one of its limits."""
     longest = np.zeros(len(batch.starts))
-    row = np.arange(len(batch.owner))
-    begins = np.zeros(len(row), bool)
-    begins[batch.starts] = True
-    for axis, signal in batch.arm_signals(batch.action):
-        described, margin = batch.embodiment.axes[axis], _AT_LIMIT * batch.spans[axis]
-        for pinned in (signal <= described.lower + margin, signal >= described.upper - margin):
-            if pinned.any():
-                before = np.where(pinned, np.where(begins, row - 1, -1), row)
-                runs = (row - np.maximum.accumulate(before)) * pinned
-                longest = np.maximum(longest, batch.largest(runs))
+    for axis in batch.embodiment.arm_indices:
+        signal, described = batch.action[axis], batch.embodiment.axes[axis]
+        margin = _AT_LIMIT * (described.upper - described.lower)
+        low, high = (extreme[axis] for extreme in batch.action_extremes)
+        if not (low > described.lower + margin).all():
+            longest = np.maximum(longest, _longest_run(batch, signal <= described.lower + margin))
+        if not (high < described.upper - margin).all():
+            longest = np.maximum(longest, _longest_run(batch, signal >= described.upper - margin))
     return longest
+
+
+def _longest_run(batch: _Batch, flags: np.ndarray) -> np.ndarray:
+    """(E,) rows of the longest run of (N,) flags that are set."""
+    row = np.arange(len(flags))
+    before = np.where(flags, np.where(batch.place == 0, row - 1, -1), row)
+    return batch.largest((row - np.maximum.accumulate(before)) * flags)
 
 
 def _axis_ranges(batch: _Batch) -> dict[str, np.ndarray]:
     """What each axis covers in an episode: dead ones, and the gripper's share of its opening."""
-    state, action = (_ranges(batch, values) / batch.spans[:, None] for values in (batch.state, batch.action))
+    state, action = batch.covered(batch.state_extremes), batch.covered(batch.action_extremes)
     dead = ((state == 0) & (action > _MOVES)) | ((action == 0) & (state > _MOVES))
     gripper, index = batch.embodiment.gripper, batch.embodiment.gripper_index
     opening = abs(gripper.open - gripper.closed) / batch.spans[index]
@@ -280,13 +329,6 @@ def _axis_ranges(batch: _Batch) -> dict[str, np.ndarray]:
         "constant_axes": dead.sum(axis=0),
         "gripper_range": np.maximum(state[index], action[index]) / opening,
     }
-
-
-def _ranges(batch: _Batch, values: np.ndarray) -> np.ndarray:
-    """(A, E) largest less smallest; NaN for an axis that is NaN somewhere."""
-    high = np.maximum.reduceat(values, batch.starts, axis=1)
-    low = np.minimum.reduceat(values, batch.starts, axis=1)
-    return high - low
 
 
 def _time(batch: _Batch, time: np.ndarray | None) -> dict[str, np.ndarray]:

@@ -29,6 +29,7 @@ def following_lags(
     starts: np.ndarray,
     spans: np.ndarray,
     rate_hz: float,
+    covered: np.ndarray,
     axes: Sequence[int],
 ) -> np.ndarray:
     """(E,) float64 seconds by which states follow actions; negative where they lead, NaN where it cannot be told.
@@ -41,15 +42,17 @@ def following_lags(
         state, action: (A, N) axis values of E episodes, one after the other.
         starts: (E,) first row of each episode.
         spans: (A,) range of each axis, axis units.
+        covered: (A, E) how much of its range the command of an axis covers.
         axes: those that are expected to follow.
     """
-    axis, covered = _widest_axis(action, starts, spans, axes)
+    of_axes = np.nan_to_num(covered[list(axes)])
+    axis, widest = np.array(axes)[of_axes.argmax(axis=0)], of_axes.max(axis=0)
     rows = np.diff([*starts, action.shape[1]])
     command, measured = (
         _centred(_of_axis(values, axis, spans, starts), starts, rows) for values in (action, state)
     )
     variance = np.add.reduceat(command**2, starts) / rows
-    usable = (covered >= _LEAST_RANGE) & _within(command, starts) & _within(measured, starts)
+    usable = (widest >= _LEAST_RANGE) & _within(command, starts) & _within(measured, starts)
     shifts = np.array(sorted(range(-round(_EARLIEST_S * rate_hz), round(_LATEST_S * rate_hz) + 1), key=abs))
     lags = np.full(len(starts), np.nan)
     for some in _alike(np.flatnonzero(usable & (rows >= _LEAST_FRAMES)), rows, len(shifts)):
@@ -76,17 +79,6 @@ def _padded(values: np.ndarray, starts: np.ndarray, rows: np.ndarray) -> np.ndar
     for row, start, count in zip(padded, starts.tolist(), rows.tolist(), strict=True):
         row[:count] = values[start : start + count]
     return padded
-
-
-def _widest_axis(
-    action: np.ndarray, starts: np.ndarray, spans: np.ndarray, axes: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """(E,) the axis whose command covers most of its range in an episode, and (E,) how much of it."""
-    ranges = [
-        np.maximum.reduceat(action[axis], starts) - np.minimum.reduceat(action[axis], starts) for axis in axes
-    ]
-    covered = np.nan_to_num(np.array(ranges) / spans[list(axes), None])
-    return np.array(axes)[covered.argmax(axis=0)], covered.max(axis=0)
 
 
 def _of_axis(values: np.ndarray, axis: np.ndarray, spans: np.ndarray, starts: np.ndarray) -> np.ndarray:

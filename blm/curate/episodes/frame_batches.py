@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 
@@ -57,8 +57,8 @@ def read_batches[Result](
     """What `consume` makes of all frames, and the files that cannot be read, with why.
 
     Batches hold whole episodes, within them ordered by episode and frame; no episode comes twice. They are read a few
-    ahead, beside what `consume` does. Where reading turns out to be impossible on the way, or an episode in several
-    places, `consume` is called again from the start: it must not keep anything.
+    ahead, beside what `consume` does, also before it asks for the first. Where reading turns out to be impossible on
+    the way, or an episode in several places, `consume` is called again from the start: it must not keep anything.
 
     Args:
         most_rows: the files, and how many rows each may have; one that claims more is not read.
@@ -107,7 +107,7 @@ def _consumed[Result](
     resources: Resources,
     consume: Callable[[Iterator[Frames]], Result],
 ) -> Result:
-    with closing(_in_turn(streams, resources.threads)) as batches:
+    with _read_ahead(streams, resources.threads) as batches:
         return consume(_each_once(batches))
 
 
@@ -126,33 +126,43 @@ def _groups(most_rows: Mapping[str, int]) -> list[dict[str, int]]:
     return [group for group in groups if group]
 
 
-def _in_turn(streams: Sequence[Generator[Frames]], threads: int) -> Generator[Frames]:
-    """One batch of each, again and again; while one is made use of, those that come next are read.
+@contextmanager
+def _read_ahead(streams: Sequence[Generator[Frames]], threads: int) -> Iterator[Iterator[Frames]]:
+    """One batch of each stream, again and again. The first are being read when the block begins, and while one is made
+    use of, those that come next.
 
     Raises:
-        _ReadingError: a stream fails.
+        _ReadingError: from the iterator, if a stream fails.
     """
     with ThreadPoolExecutor(min(threads, READERS)) as pool:
         ahead = deque((stream, pool.submit(next, stream, None)) for stream in streams)
         try:
-            while ahead:
-                stream, batch = ahead.popleft()
-                if (frames := batch.result()) is not None:
-                    ahead.append((stream, pool.submit(next, stream, None)))
-                    yield frames
-        except _UNREADABLE as error:
-            raise _ReadingError from error
+            yield _in_turn(ahead, pool)
         finally:
             pool.shutdown(cancel_futures=True)
             for stream in streams:
                 stream.close()
 
 
+def _in_turn(
+    ahead: deque[tuple[Generator[Frames], Future[Frames | None]]], pool: ThreadPoolExecutor
+) -> Iterator[Frames]:
+    while ahead:
+        stream, batch = ahead.popleft()
+        try:
+            frames = batch.result()
+        except _UNREADABLE as error:
+            raise _ReadingError from error
+        if frames is not None:
+            ahead.append((stream, pool.submit(next, stream, None)))
+            yield frames
+
+
 def _each_once(batches: Iterator[Frames]) -> Iterator[Frames]:
     """The batches, as long as no episode comes again."""
     seen: set[int] = set()
     for frames in batches:
-        episodes = np.unique(frames.episode).tolist()
+        episodes = frames.episodes()[0].tolist()
         if not seen.isdisjoint(episodes):
             raise _OutOfOrderError
         seen.update(episodes)

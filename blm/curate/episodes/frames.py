@@ -45,6 +45,13 @@ class Frames:
     success: np.ndarray | None
     time: np.ndarray | None = None
 
+    def episodes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(E,) numbers of the episodes, first row of each, and how many it has."""
+        begins = np.ones(len(self.episode), bool)
+        begins[1:] = self.episode[1:] != self.episode[:-1]
+        starts = np.flatnonzero(begins)
+        return self.episode[starts], starts, np.diff(starts, append=len(begins))
+
     def chosen(self, rows: np.ndarray) -> Frames:
         """Those at the given places, or where a mask is set."""
         return Frames(

@@ -8,58 +8,39 @@ comes from the axis names or from the dataset itself, the task from the wording 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
-from blm.curate.episodes.boundaries import (
-    MAX_EPISODE_FRAMES,
-    MAX_NAME_LENGTH,
-    check_places,
-)
+from blm.curate.episodes.boundaries import check_places
 from blm.curate.episodes.config import DatasetSource
 from blm.curate.episodes.facts import episode_facts
 from blm.curate.episodes.features import infer_features
 from blm.curate.episodes.footers import most_rows_of_files
 from blm.curate.episodes.frame_batches import read_batches
 from blm.curate.episodes.frames import Columns, Frames, no_frames
-from blm.curate.episodes.instructions import (
-    MAX_INSTRUCTION_CHARACTERS,
-    contradictions,
-    normalised_instruction,
-    task_name,
-    task_of_instruction,
-)
 from blm.curate.episodes.lerobot_files import (
     CameraStream,
     check_announced,
     file_digests,
-    file_of_episode,
     fingerprint,
     read_episode_metadata,
     read_info,
     read_subtasks,
 )
 from blm.curate.episodes.object_starts import OBJECT_STARTS, object_starts
+from blm.curate.episodes.recorded_episodes import located_episodes, recorded_episodes
 from blm.curate.episodes.resources import DEFAULT_RESOURCES, Resources
 from blm.curate.shards import safe_key
 from blm.schemas.embodiment import Embodiment
-from blm.schemas.episode import (
-    EPISODE_METADATA_PREFIX,
-)
-from blm.schemas.errors import ConfigError, DatasetError
-from blm.schemas.printable import plain_text
+from blm.schemas.errors import ConfigError
 
-_LONGEST_VIDEO_S = 1e7
 _LONGEST_NAME = 60
-
-_RECORDED_FACTS = ("embodiment", "task", "seed", "operator", "success")
-"""Those of `EpisodeMetadata` that the index takes over where a dataset has them."""
 
 
 @dataclass(frozen=True)
@@ -127,12 +108,19 @@ def index_dataset(
         subtasks = read_subtasks(root, connection)
         features = infer_features(source, info, meta, cameras, resources)
         embodiment, columns, streams = features.embodiment, features.columns, features.cameras
+        located = located_episodes(root, info, meta)
+
+        def told() -> pa.Table:
+            return recorded_episodes(located, root, info, streams, source, embodiment)
+
+        def facts(frames: Frames) -> pa.Table:
+            return episode_facts(frames, embodiment, rate_hz, idle_speed)
+
         with file_digests(root, resources.threads) as all_digests:
-            rows = [_episode_row(row, root, info, streams, source, embodiment) for row in meta.to_pylist()]
-            facts, unreadable = _all_facts(rows, columns, embodiment, rate_hz, idle_speed, resources)
-            if with_object_starts:
-                _add_object_starts(rows, unreadable, info, meta, connection)
-            episodes = _episode_table(name, rows, facts, unreadable, rate_hz, streams)
+            recorded, found, unreadable = _told_and_facts(located, told, facts, columns, resources)
+            recorded = _with_unreadable(recorded, unreadable)
+            files = _readable_files(recorded)
+            starts = object_starts(connection, files, info, located) if with_object_starts else {}
             digests = all_digests()
     return DatasetIndex(
         name=name,
@@ -144,7 +132,7 @@ def index_dataset(
         cameras=streams,
         columns=columns,
         subtasks=subtasks,
-        episodes=episodes,
+        episodes=_episodes(name, rate_hz, recorded, found, starts),
         digests=digests,
     )
 
@@ -183,136 +171,50 @@ def _name_of_depth(source: DatasetSource, depth: int) -> str:
     return safe_key(source.name or "-".join(parts[-depth:]))
 
 
-def _episode_row(
-    row: dict[str, Any],
-    root: Path,
-    info: dict[str, Any],
-    streams: Sequence[CameraStream],
-    source: DatasetSource,
-    embodiment: Embodiment,
-) -> dict[str, Any]:
-    recorded = {name: row.get(EPISODE_METADATA_PREFIX + name) for name in _RECORDED_FACTS}
-    given = [text or "" for text in row.get("tasks") or [""]]
-    recorded_instruction = given[0][: MAX_INSTRUCTION_CHARACTERS + 1]
-    instruction = normalised_instruction(recorded_instruction)
-    task = source.task or task_name(recorded["task"]) or task_of_instruction(instruction, embodiment.name)
-    objects = row.get(EPISODE_METADATA_PREFIX + "objects")
-    rate_hz = info["fps"]
-    result: dict[str, Any] = {
-        "episode": row["episode_index"],
-        "embodiment": embodiment.name,
-        "task": task,
-        "instruction": instruction,
-        "recorded_instruction": recorded_instruction,
-        "instructions": len({normalised_instruction(text[: len(recorded_instruction)]) for text in given}),
-        "contradictions": list(contradictions(instruction, task, objects, embodiment.name)),
-        "success": {True: "yes", False: "no", None: "unknown"}[recorded["success"]],
-        "seed": -1 if recorded["seed"] is None else recorded["seed"],
-        "operator": plain_text(recorded["operator"] or "unknown")[:MAX_NAME_LENGTH],
-        "length": _length(row["length"]),
-        **_data_file(root, info, row),
-    }
-    missing, counts = [], [result["length"]]
-    for stream in streams:
-        if stream.in_table:
-            result[f"video/{stream.name}"] = {"file": result["data_file"], "from_s": 0.0}
-            continue
-        prefix = f"videos/{stream.feature}"
-        from_s, to_s = (_time(row.get(f"{prefix}/{end}_timestamp")) for end in ("from", "to"))
-        file = _video_file(root, info, row, stream)
-        if file is None or from_s is None or to_s is None:
-            missing.append(stream.name)
-            continue
-        counts.append(round((to_s - from_s) * rate_hz))
-        result[f"video/{stream.name}"] = {"file": file, "from_s": from_s}
-    result["missing_videos"] = missing
-    result["video_frames"] = max(counts, key=lambda count: abs(count - result["length"]))
-    return result
-
-
-def _data_file(root: Path, info: dict[str, Any], row: dict[str, Any]) -> dict[str, str]:
-    """`data_file`, or why there is none."""
-    try:
-        return {"data_file": file_of_episode(root, info["data_path"], row, "data")}
-    except DatasetError as error:
-        return {"data_file": "", "unreadable": error.message}
-
-
-def _video_file(root: Path, info: dict[str, Any], row: dict[str, Any], stream: CameraStream) -> str | None:
-    prefix = f"videos/{stream.feature}"
-    try:
-        file = file_of_episode(root, info["video_path"], row, prefix, video_key=stream.feature)
-        return file if Path(file).is_file() else None
-    except (DatasetError, KeyError, OSError):
-        return None
-
-
-def _length(told: int | None) -> int:
-    """-1, which no episode has, for what is not a number of frames."""
-    return told if told is not None and 0 <= told <= MAX_EPISODE_FRAMES else -1
-
-
-def _time(seconds: float | None) -> float | None:
-    return seconds if seconds is not None and 0 <= seconds <= _LONGEST_VIDEO_S else None
-
-
-def _all_facts(
-    rows: list[dict[str, Any]],
+def _told_and_facts(
+    located: Sequence[Mapping[str, Any]],
+    told: Callable[[], pa.Table],
+    facts: Callable[[Frames], pa.Table],
     columns: Columns,
-    embodiment: Embodiment,
-    rate_hz: float,
-    idle_speed: float,
     resources: Resources,
-) -> tuple[pa.Table, dict[str, str]]:
-    """Facts of every episode that can be read, in one table; and the files that cannot, with why."""
-
-    def facts(frames: Frames) -> pa.Table:
-        return episode_facts(frames, embodiment, rate_hz, idle_speed)
+) -> tuple[pa.Table, pa.Table, dict[str, str]]:
+    """What `told` says; facts of every episode that can be read; and the files that cannot, with why."""
+    told = cache(told)
 
     def facts_of(batches: Iterator[Frames]) -> pa.Table:
+        told()  # while the first batches are read
         return pa.concat_tables([*map(facts, batches)] or [facts(no_frames(columns))])
 
-    most_rows = most_rows_of_files((row["data_file"] for row in rows), (row["length"] for row in rows))
-    return read_batches(most_rows, columns, resources, facts_of)
+    most_rows = most_rows_of_files((row["data_file"] for row in located), (row["length"] for row in located))
+    found, unreadable = read_batches(most_rows, columns, resources, facts_of)
+    return told(), found, unreadable
 
 
-def _add_object_starts(
-    rows: list[dict[str, Any]],
-    unreadable: Mapping[str, str],
-    info: dict[str, Any],
-    meta: pa.Table,
-    connection: duckdb.DuckDBPyConnection,
-) -> None:
-    files = {row["data_file"] for row in rows} - set(unreadable) - {""}
-    starts = object_starts(connection, sorted(files), info, meta.to_pylist())
-    for row in rows:
-        row["object_starts"] = starts.get(row["episode"])
+def _with_unreadable(recorded: pa.Table, unreadable: Mapping[str, str]) -> pa.Table:
+    """Also of episodes whose file turned out not to be readable, with why."""
+    files, told = recorded["data_file"].to_pylist(), recorded["unreadable"].to_pylist()
+    whys = [why or unreadable.get(file) for file, why in zip(files, told, strict=True)]
+    return _with(recorded, "unreadable", pa.array(whys, pa.string()))
 
 
-def _episode_table(
+def _readable_files(recorded: pa.Table) -> list[str]:
+    return sorted(recorded.filter(recorded["unreadable"].is_null())["data_file"].unique().to_pylist())
+
+
+def _episodes(
     name: str,
-    rows: list[dict[str, Any]],
-    facts: pa.Table,
-    unreadable: Mapping[str, str],
     rate_hz: float,
-    streams: Sequence[CameraStream],
+    recorded: pa.Table,
+    facts: pa.Table,
+    starts: Mapping[int, list[dict[str, Any]]],
 ) -> pa.Table:
-    video = pa.struct([("file", pa.string()), ("from_s", pa.float64())])
-    strings = ("dataset", "embodiment", "task", "instruction", "recorded_instruction", "success", "operator")
-    fields: list[tuple[str, pa.DataType]] = [
-        *((key, pa.string()) for key in strings),
-        *((key, pa.int64()) for key in ("episode", "instructions", "seed", "length", "video_frames")),
-        ("rate_hz", pa.float64()),
-        *((key, pa.string()) for key in ("data_file", "unreadable")),
-        *((key, pa.list_(pa.string())) for key in ("contradictions", "missing_videos")),
-        ("object_starts", OBJECT_STARTS),
-        *((f"video/{stream.name}", video) for stream in streams),
-    ]
-    for row in rows:
-        row |= {"dataset": name, "rate_hz": rate_hz}
-        row.setdefault("unreadable", unreadable.get(row["data_file"]))
-    told = pa.Table.from_pylist(rows, schema=pa.schema(fields))
-    return _with_success_of_frames(_joined(told, facts))
+    starts_of = [starts.get(episode) for episode in recorded["episode"].to_pylist()]
+    episodes = (
+        recorded.append_column("dataset", pa.repeat(pa.scalar(name), len(recorded)))
+        .append_column("rate_hz", pa.repeat(pa.scalar(rate_hz), len(recorded)))
+        .append_column("object_starts", pa.array(starts_of, OBJECT_STARTS))
+    )
+    return _with_success_of_frames(_joined(episodes, facts))
 
 
 def _joined(told: pa.Table, facts: pa.Table) -> pa.Table:
@@ -326,8 +228,12 @@ def _joined(told: pa.Table, facts: pa.Table) -> pa.Table:
 
 
 def _filled(table: pa.Table, name: str, absent: int | bool) -> pa.Table:
-    place = table.column_names.index(name)
-    return table.set_column(place, name, table[name].fill_null(absent))
+    return _with(table, name, table[name].fill_null(absent))
+
+
+def _with(table: pa.Table, name: str, column: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """With another column in the place of the one of that name."""
+    return table.set_column(table.column_names.index(name), name, column)
 
 
 def _with_success_of_frames(episodes: pa.Table) -> pa.Table:
@@ -339,5 +245,4 @@ def _with_success_of_frames(episodes: pa.Table) -> pa.Table:
             episodes["success"].to_pylist(), episodes["ended_well"].to_pylist(), strict=True
         )
     ]
-    place = episodes.column_names.index("success")
-    return episodes.set_column(place, "success", pa.array(success, pa.string()))
+    return _with(episodes, "success", pa.array(success, pa.string()))

@@ -304,7 +304,7 @@ def _camera_stream(root: Path, name: str, key: str, images: dict[str, Any]) -> C
     return CameraStream(name, key, width, height, feature["dtype"] == "image")
 
 
-def file_of_episode(root: Path, template: str, row: dict[str, Any], prefix: str, **more: str) -> str:
+def file_of_episode(root: Path, template: str, row: Mapping[str, Any], prefix: str, **more: str) -> str:
     """The file that an episode lies in, by a path template of `info.json` and the numbers in its metadata.
 
     Raises:

@@ -47,7 +47,7 @@ def frame_sources(segments: Sequence[Segment], resources: Resources) -> list[Dat
 
 
 def _chosen(frames: Frames, segment_of: Mapping[int, Segment]) -> TrainingFrames | None:
-    episodes, begins = np.unique(frames.episode, return_index=True)
+    episodes, begins, _ = frames.episodes()
     states, actions, starts, count = [], [], [], 0
     for episode, begin in zip(episodes.tolist(), begins.tolist(), strict=True):
         if (segment := segment_of.get(episode)) and segment.frames:

@@ -13,21 +13,24 @@ def signatures(
 ) -> np.ndarray:
     """(E, points × A) float32: states between two rows as fractions of each axis' range, linearly interpolated.
 
-    Point p of axis a stands at `p * A + a`.
+    Point p of axis a stands at `p * A + a`; where a state is not finite it is NaN.
 
     Args:
-        state: (A, N) axis values.
+        state: (N, A) axis values.
         from_row, to_row: (E,) first and last row of each episode's motion.
         spans: (A,) range of each axis, axis units.
     """
     share = np.linspace(0, 1, points, dtype=np.float32)
     place = (np.maximum(0, to_row - from_row)[:, None] * share).astype(np.float32)
     before = place.astype(np.int64)
-    weight = place - before
+    weight = (place - before).astype(np.float32)[:, :, None]
     before += from_row[:, None]
     after = np.minimum(before + 1, to_row[:, None])
-    drawn = np.empty((len(from_row), points, len(state)), np.float32)
-    for axis, values in enumerate(state):
-        low = values.take(before)
-        drawn[:, :, axis] = (low + (values.take(after) - low) * weight) / np.float32(spans[axis])
+    drawn = state[after]
+    low = state[before]
+    drawn -= low
+    drawn *= weight
+    drawn += low
+    drawn /= spans.astype(np.float32)
+    drawn[~np.isfinite(drawn)] = np.nan
     return drawn.reshape(len(from_row), -1)

@@ -15,7 +15,8 @@ def lags(*episodes: tuple[np.ndarray, np.ndarray], rate_hz: float = RATE_HZ) -> 
     lengths = [len(state) for state, _ in episodes]
     state, action = (np.concatenate([one[side] for one in episodes]).T.astype(np.float32) for side in (0, 1))
     starts = np.cumsum([0, *lengths[:-1]])
-    return following_lags(state, action, starts, SPANS, rate_hz, range(len(SPANS))).tolist()
+    covered = np.stack([np.ptp(action, axis=0) / SPANS for _, action in episodes], axis=1)
+    return following_lags(state, action, starts, SPANS, rate_hz, covered, range(len(SPANS))).tolist()
 
 
 def sweep(frames: int = 80, reach: float = 60.0) -> np.ndarray:
