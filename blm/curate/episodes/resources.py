@@ -45,11 +45,11 @@ class Resources:
         least, most = _ROWS_FROM_DUCKDB
         return max(least, min(most, self.memory_bytes // _BYTES_PER_ROW_FROM_DUCKDB))
 
-    def connect(self, threads: int | None = None, share: float = 1.0) -> duckdb.DuckDBPyConnection:
-        """A database of that many threads (default: all) that takes that share of half of the memory at most."""
+    def connect(self, threads: int | None = None) -> duckdb.DuckDBPyConnection:
+        """A database of that many threads (default: all) that takes half of the memory at most."""
         settings: dict[str, str | bool | int | float | list[str]] = {
             "threads": threads or self.threads,
-            "memory_limit": f"{int(share * self.memory_bytes) // 2 // 1024**2} MiB",
+            "memory_limit": f"{self.memory_bytes // 2 // 1024**2} MiB",
         }
         if self.spill is not None:
             settings["temp_directory"] = str(self.spill)

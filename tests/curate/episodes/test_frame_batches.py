@@ -129,10 +129,10 @@ def test_what_was_begun_is_closed_when_reading_or_its_use_fails(tmp_path, monkey
     begun, closed = [], []
     real = frame_batches._streamed
 
-    def watched(files, *more, **options):
+    def watched(connection, files, *more):
         begun.append(sorted(files))
         try:
-            yield from real(files, *more, **options)
+            yield from real(connection, files, *more)
         finally:
             closed.append(sorted(files))
 
