@@ -31,7 +31,7 @@ _AT_LIMIT = 0.002
 _MOVES = 0.1
 """An axis whose counterpart moves by this fraction of its range is expected to move too."""
 
-_ROWS_IN_CACHE = 1024
+_ROWS_IN_CACHE = 4096
 
 FACT_FIELDS: tuple[tuple[str, pa.DataType], ...] = (
     ("rows", pa.int64()),
@@ -59,17 +59,46 @@ FACT_FIELDS: tuple[tuple[str, pa.DataType], ...] = (
 
 
 @dataclass(frozen=True)
-class _Batch:
-    """Frames of whole episodes, one axis after the other, with what every measure needs.
+class _Signals:
+    """States or actions of whole episodes, one axis after the other.
 
     Attributes:
-        state, action: (A, N) float32; what is not finite is NaN.
+        values: (A, N) float32; what is not finite is NaN.
+        low, high: (A, E) an axis' extremes in an episode; NaN where it is NaN somewhere.
+    """
+
+    values: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def of(cls, rows: np.ndarray, starts: np.ndarray) -> _Signals:
+        """Of (N, A) values and (E,) first rows of episodes."""
+        values = _axis_by_axis(rows)
+        low, high = (extreme.reduceat(values, starts, axis=1) for extreme in (np.minimum, np.maximum))
+        finite = np.isfinite(low) & np.isfinite(high)
+        if not finite.all():
+            values[~np.isfinite(values)] = np.nan
+            low, high = (np.where(finite, extreme, np.nan) for extreme in (low, high))
+        return cls(values, low, high)
+
+    @property
+    def finite(self) -> np.ndarray:
+        """(E,) bool: all of an episode's values are finite."""
+        return np.logical_and.reduce(np.isfinite(self.low), axis=0)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Frames of whole episodes, with what every measure needs.
+
+    Attributes:
         starts: (E,) first row of each episode.
         rows: (E,) how many it has.
     """
 
-    state: np.ndarray
-    action: np.ndarray
+    state: _Signals
+    action: _Signals
     starts: np.ndarray
     rows: np.ndarray
     embodiment: Embodiment
@@ -89,30 +118,17 @@ class _Batch:
     def spans(self) -> np.ndarray:
         return self.embodiment.column("upper") - self.embodiment.column("lower")
 
-    @cached_property
-    def state_extremes(self) -> tuple[np.ndarray, np.ndarray]:
-        """(A, E) smallest and largest value; NaN for an axis that is NaN somewhere."""
-        return self._extremes(self.state)
-
-    @cached_property
-    def action_extremes(self) -> tuple[np.ndarray, np.ndarray]:
-        return self._extremes(self.action)
-
-    def _extremes(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        low, high = (of.reduceat(values, self.starts, axis=1) for of in (np.minimum, np.maximum))
-        return low, high
-
-    def covered(self, extremes: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    def covered(self, signals: _Signals) -> np.ndarray:
         """(A, E) how much of its range an axis covers."""
-        low, high = extremes
-        return (high - low) / self.spans[:, None]
+        return (signals.high - signals.low) / self.spans[:, None]
 
-    def displacements(self, values: np.ndarray, apart: int, axes: Iterable[int]) -> Iterator[np.ndarray]:
+    def displacements(self, signals: _Signals, apart: int, axes: Iterable[int]) -> Iterator[np.ndarray]:
         """(N − apart,) float32 per axis: how far it moves over so many frames. The next one takes the place of each."""
         rows = max(0, len(self.owner) - apart)
         displacement = np.empty(rows, np.float32)
         for axis in axes:
-            np.subtract(values[axis, apart:], values[axis, :rows], out=displacement)
+            signal = signals.values[axis]
+            np.subtract(signal[apart:], signal[:rows], out=displacement)
             yield np.abs(displacement, out=displacement)
 
     def together(self, apart: int) -> np.ndarray:
@@ -154,11 +170,9 @@ def episode_facts(frames: Frames, embodiment: Embodiment, rate_hz: float, idle_s
     if not len(frames.frame):
         return pa.table({name: pa.array([], kind) for name, kind in (("episode", pa.int64()), *FACT_FIELDS)})
     numbers, starts, rows = frames.episodes()
-    state, action = _axis_by_axis(frames.state), _axis_by_axis(frames.action)
-    finite = _blank_what_is_not_finite(state) & _blank_what_is_not_finite(action)
     batch = _Batch(
-        state=state,
-        action=action,
+        state=_Signals.of(frames.state, starts),
+        action=_Signals.of(frames.action, starts),
         starts=starts,
         rows=rows,
         embodiment=embodiment,
@@ -167,7 +181,7 @@ def episode_facts(frames: Frames, embodiment: Embodiment, rate_hz: float, idle_s
     facts = {
         "rows": rows,
         "contiguous": batch.total(frames.frame != batch.place) == 0,
-        "finite": batch.total(np.logical_not(finite)) == 0,
+        "finite": batch.state.finite & batch.action.finite,
         "ended_well": _ended_well(batch, frames.success),
         **_motion(batch, idle_speed),
         **_steps(batch),
@@ -194,15 +208,6 @@ def _axis_by_axis(values: np.ndarray) -> np.ndarray:
     return turned
 
 
-def _blank_what_is_not_finite(columns: np.ndarray) -> np.ndarray:
-    """Make it NaN in (A, N) values, in place; returns (N,) bool, whether a row is finite."""
-    finite = np.isfinite(columns)
-    rows = np.logical_and.reduce(finite, axis=0)
-    if not rows.all():
-        columns[~finite] = np.nan
-    return rows
-
-
 def _column(values: np.ndarray | list, kind: pa.DataType) -> pa.Array:
     """NaN, which stands for what cannot be known, becomes null; rows of a matrix become their bytes."""
     if isinstance(values, np.ndarray) and values.ndim == 2:
@@ -223,9 +228,9 @@ def _last_moving(moves_to: np.ndarray, rows: np.ndarray, window: int) -> np.ndar
 
 def _lags(batch: _Batch) -> np.ndarray:
     """Of the arm alone: a gripper that holds something does not follow its command."""
-    covered = batch.covered(batch.action_extremes)
+    signals, covered = (batch.state.values, batch.action.values), batch.covered(batch.action)
     arm = batch.embodiment.arm_indices
-    return following_lags(batch.state, batch.action, batch.starts, batch.spans, batch.rate_hz, covered, arm)
+    return following_lags(*signals, batch.starts, batch.spans, batch.rate_hz, covered, arm)
 
 
 def _ended_well(batch: _Batch, success: np.ndarray | None) -> np.ndarray | list[None]:
@@ -240,8 +245,9 @@ def _motion(batch: _Batch, idle_speed: float) -> dict[str, np.ndarray]:
     per_reach = (1 / (window * _reach(batch))).astype(np.float32)
     arm = set(batch.embodiment.arm_indices)
     speed, ratio, scaled = np.zeros((3, len(together)), np.float32)
-    for values in (batch.state, batch.action):
-        for axis, displacement in enumerate(batch.displacements(values, window, range(len(values)))):
+    every = range(len(per_range))
+    for signals in (batch.state, batch.action):
+        for axis, displacement in zip(every, batch.displacements(signals, window, every), strict=True):
             np.fmax(speed, np.multiply(displacement, per_range[axis], out=scaled), out=speed)
             if axis in arm:
                 np.fmax(ratio, np.multiply(displacement, per_reach[axis], out=scaled), out=ratio)
@@ -278,9 +284,9 @@ def _steps(batch: _Batch) -> dict[str, np.ndarray]:
     arm = batch.embodiment.arm_indices
     per_reach = (1 / _reach(batch)).astype(np.float32)
     found = {}
-    for name, values in (("action_jump", batch.action), ("state_jump", batch.state)):
+    for name, signals in (("action_jump", batch.action), ("state_jump", batch.state)):
         fastest = np.zeros(max(0, len(batch.owner) - 1), np.float32)
-        for axis, displacement in zip(arm, batch.displacements(values, 1, arm), strict=True):
+        for axis, displacement in zip(arm, batch.displacements(signals, 1, arm), strict=True):
             displacement *= per_reach[axis]
             np.fmax(fastest, displacement, out=fastest)
         found[name] = batch.largest(fastest * batch.together(1))
@@ -291,7 +297,7 @@ def _limits(batch: _Batch) -> dict[str, np.ndarray]:
     jerk = (JERK_FACTOR * _in_axis_units(batch, "max_jerk") / batch.rate_hz**3).tolist()
     jerky = np.zeros(max(0, len(batch.owner) - 3), bool)
     for axis in batch.embodiment.arm_indices:
-        jerky |= np.abs(np.diff(batch.action[axis], n=3)) > jerk[axis]
+        jerky |= np.abs(np.diff(batch.action.values[axis], n=3)) > jerk[axis]
     return {
         "jerky_fraction": batch.total(jerky & batch.together(3)) / np.maximum(1, batch.rows - 3),
         "saturated_s": _longest_at_limit(batch) / batch.rate_hz,
@@ -302,12 +308,11 @@ def _longest_at_limit(batch: _Batch) -> np.ndarray:
     """(E,) frames of the longest run in which one arm axis' command stays at one of its limits."""
     longest = np.zeros(len(batch.starts))
     for axis in batch.embodiment.arm_indices:
-        signal, described = batch.action[axis], batch.embodiment.axes[axis]
+        signal, described = batch.action.values[axis], batch.embodiment.axes[axis]
         margin = _AT_LIMIT * (described.upper - described.lower)
-        low, high = (extreme[axis] for extreme in batch.action_extremes)
-        if not (low > described.lower + margin).all():
+        if not (batch.action.low[axis] > described.lower + margin).all():
             longest = np.maximum(longest, _longest_run(batch, signal <= described.lower + margin))
-        if not (high < described.upper - margin).all():
+        if not (batch.action.high[axis] < described.upper - margin).all():
             longest = np.maximum(longest, _longest_run(batch, signal >= described.upper - margin))
     return longest
 
@@ -321,7 +326,7 @@ def _longest_run(batch: _Batch, flags: np.ndarray) -> np.ndarray:
 
 def _axis_ranges(batch: _Batch) -> dict[str, np.ndarray]:
     """What each axis covers in an episode: dead ones, and the gripper's share of its opening."""
-    state, action = batch.covered(batch.state_extremes), batch.covered(batch.action_extremes)
+    state, action = batch.covered(batch.state), batch.covered(batch.action)
     dead = ((state == 0) & (action > _MOVES)) | ((action == 0) & (state > _MOVES))
     gripper, index = batch.embodiment.gripper, batch.embodiment.gripper_index
     opening = abs(gripper.open - gripper.closed) / batch.spans[index]
