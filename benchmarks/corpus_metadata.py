@@ -30,6 +30,8 @@ import pyarrow.parquet as pq
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
+from tests.process_memory import peak_mb  # noqa: E402
+
 ROWS = 5_000_000
 CONDITION = "words BETWEEN 20 AND 1800 AND least(width, height) >= 128 AND licence NOT LIKE '%-nc-%'"
 FAMILIES = (
@@ -157,12 +159,11 @@ def child(name: str, path: Path, output: Path) -> None:
     start = time.process_time()
     WAYS[name](path, output)
     cpu_s = time.process_time() - start
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     print(
         json.dumps(
             {
                 "cpu_s": cpu_s,
-                "peak_mb": int(status["VmHWM"].split()[0]) / 1024,
+                "peak_mb": peak_mb(),
                 "kept": pq.read_metadata(output).num_rows,
                 "version": version(DISTRIBUTIONS.get(name, name)),
             }

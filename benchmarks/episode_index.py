@@ -10,7 +10,6 @@ Run: make bench ARGS="benchmarks/episode_index.py [FRAMES] [MEMORY_GB]"
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,7 @@ from blm.curate.episodes.frames import TIMESTAMP, Columns, Frames  # noqa: E402
 from blm.curate.episodes.index import index_dataset  # noqa: E402
 from blm.curate.episodes.resources import Resources  # noqa: E402
 from tests.large_dataset import joint_names, rows_of_files, write_dataset  # noqa: E402
+from tests.process_memory import peak_mb  # noqa: E402
 
 AXES = 14
 LAYOUTS = {
@@ -80,13 +80,13 @@ def _measure(what: str, small: Path, large: Path, memory_gb: float) -> dict[str,
     resources = Resources(memory_bytes=int(memory_gb * 1e9))
     run = RUNS[what]
     run(small, resources)
-    peak_before = _peak_mb()
+    peak_before = peak_mb()
     run(large, resources)
     cpu_s, wall_s = zip(*(_timed(run, large, resources) for _ in range(3)), strict=True)
     return {
         "cpu_s": median(cpu_s),
         "wall_s": median(wall_s),
-        "peak_mb": _peak_mb(),
+        "peak_mb": peak_mb(),
         "peak_mb_before": peak_before,
     }
 
@@ -95,10 +95,6 @@ def _timed(run: Callable[[Path, Resources], None], root: Path, resources: Resour
     cpu_before, started = time.process_time(), time.perf_counter()
     run(root, resources)
     return time.process_time() - cpu_before, time.perf_counter() - started
-
-
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def _read(root: Path, resources: Resources) -> None:

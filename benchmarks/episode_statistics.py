@@ -24,6 +24,7 @@ from blm.curate.episodes.frames import Columns, Frames  # noqa: E402
 from blm.curate.episodes.resources import DEFAULT_RESOURCES  # noqa: E402
 from blm.curate.episodes.statistics import TrainingFrames, passed_statistics  # noqa: E402
 from tests.large_dataset import EPISODE_FRAMES, rows_of_files, write_dataset  # noqa: E402
+from tests.process_memory import peak_mb  # noqa: E402
 
 AXES = 14
 EVERY = tuple(range(AXES))
@@ -90,7 +91,7 @@ def main(frames: int = 1_200_000) -> None:
         "ours_cpu_s": round(ours_s, 2),
         "lerobot_cpu_s": round(theirs_s, 2),
         "ratio": round(theirs_s / ours_s, 1),
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3),
+        "peak_mb": round(peak_mb()),
         "largest_error_in_ranges": {
             who: {
                 name: float(f"{np.max(np.abs(found(name) - expected) / spread):.2g}")

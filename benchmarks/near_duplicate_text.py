@@ -39,6 +39,8 @@ import pyarrow.parquet as pq
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
+from tests.process_memory import peak_mb  # noqa: E402
+
 THRESHOLD = 0.7
 PERMUTATIONS = 128
 LEAST_WORDS, MOST_CHARACTERS = 20, 20_000
@@ -299,16 +301,13 @@ def child(name: str, path: Path, output: Path) -> None:
     after = sum(resource.getrusage(resource.RUSAGE_SELF)[:2]) + sum(
         resource.getrusage(resource.RUSAGE_CHILDREN)[:2]
     )
-    # Not ru_maxrss, which a process takes over from the one that started it.
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    peak = int(status["VmHWM"].split()[0]) / 1024
     count = pq.ParquetFile(path).metadata.num_rows
     if not isinstance(removed, dict):
         removed = dict.fromkeys(removed, -1)
     found: dict[str, Any] = {
         "removed": [*removed.items()],
         "cpu_s": after - before,
-        "peak_mb": peak,
+        "peak_mb": peak_mb(),
         "count": count,
     }
     found["version"] = version(DISTRIBUTIONS.get(name, name))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -25,6 +24,8 @@ import numpy as np
 
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY))
+
+from tests.process_memory import peak_mb  # noqa: E402
 
 SIDE = 224
 DATASETS = (1, 4, 12)
@@ -160,11 +161,10 @@ def build(workers: int, output: Path, datasets: list[Path]) -> dict[str, float]:
     config = SplitsConfig.model_validate(settings(datasets, output) | {"workers": workers})
     before = sum(os.times()[:2])
     summary = build_splits(config)
-    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "camera_frames": 2 * sum(summary.frames.values()),
         "cpu_s": sum(os.times()[:2]) - before,
-        "peak_mb": peak_kb / 1024,
+        "peak_mb": peak_mb(),
     }
 
 

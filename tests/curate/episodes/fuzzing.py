@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.curate.episodes.hostile_files import MUTATIONS
+from tests.process_memory import peak_mb, resident_mb
 
 WALL_LIMIT_S = 300.0
 """A case that takes longer hangs, even on a crowded machine."""
@@ -126,7 +127,7 @@ def run_case(bases: Path, scratch: Path, seed: int, number: int, keep: bool = Fa
     root = _prepare(bases, work, dice, case)
     before = _snapshot(work)
     _forget_peak()
-    memory, started = _memory_mb("VmRSS"), time.process_time()
+    memory, started = resident_mb(), time.process_time()
     try:
         if case.base == "build":
             _examine(root, case)
@@ -137,7 +138,7 @@ def run_case(bases: Path, scratch: Path, seed: int, number: int, keep: bool = Fa
         ours = [one for one in traceback.extract_tb(error.__traceback__) if "/blm/" in one.filename]
         case.violations.append(f"{type(error).__name__}: {str(error)[:300]} at {(ours or [place])[-1]}")
     case.cpu_s = max(1e-9, time.process_time() - started)
-    case.growth_mb = _memory_mb("VmHWM") - memory
+    case.growth_mb = peak_mb() - memory
     converted = case.base == "older"
     if case.cpu_s > (CONVERTED_CPU_LIMIT_S if converted else CPU_LIMIT_S):
         case.violations.append(f"{case.cpu_s:.0f} s of CPU time")
@@ -313,10 +314,3 @@ def _differences(before: dict[str, tuple], after: dict[str, tuple]) -> set[str]:
 def _forget_peak() -> None:
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-
-
-def _memory_mb(name: str) -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(name):
-            return int(line.split()[1]) / 1024
-    return 0.0
