@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from blm.curate.episodes import index as index_module
 from blm.curate.episodes.config import DatasetSource
 from blm.curate.episodes.facts import motion_window
 from blm.curate.episodes.index import DatasetIndex, dataset_names, index_dataset
@@ -119,6 +120,23 @@ def test_a_truncated_data_file_costs_only_its_own_episodes(copy):
     rows = index(root).episodes.to_pylist()
     assert [row["episode"] for row in rows if row["unreadable"]] == [2]
     assert str(path) in rows[2]["unreadable"]
+
+
+def test_metadata_are_looked_at_once_however_often_frames_are_read_anew(copy, monkeypatch):
+    root, calls = copy(), []
+    data_file(root, 3).write_bytes(b"PAR1 but no more")
+    for function in ("recorded_episodes", "episode_facts"):
+        real = getattr(index_module, function)
+
+        def counted(*arguments, real=real, name=function):
+            calls.append(name)
+            return real(*arguments)
+
+        monkeypatch.setattr(index_module, function, counted)
+    rows = index(root).episodes.to_pylist()
+    assert calls[0] == "recorded_episodes"
+    assert calls.count("recorded_episodes") == 1
+    assert [row["episode"] for row in rows if row["unreadable"]] == [3]
 
 
 def test_missing_videos_rows_and_values_are_noted(copy):
