@@ -7,7 +7,7 @@ took two for a third of these facts of six axes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -122,14 +122,18 @@ class _Batch:
         """(A, E) how much of its range an axis covers."""
         return (signals.high - signals.low) / self.spans[:, None]
 
-    def displacements(self, signals: _Signals, apart: int, axes: Iterable[int]) -> Iterator[np.ndarray]:
-        """(N − apart,) float32 per axis: how far it moves over so many frames. The next one takes the place of each."""
+    def fastest(self, signals: _Signals, apart: int, units: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+        """(N − apart,) float32: the farthest that one of the axes moves over so many frames of an episode, each in a
+        unit of its own."""
         rows = max(0, len(self.owner) - apart)
-        displacement = np.empty(rows, np.float32)
+        fastest, displacement = np.zeros((2, rows), np.float32)
         for axis in axes:
             signal = signals.values[axis]
             np.subtract(signal[apart:], signal[:rows], out=displacement)
-            yield np.abs(displacement, out=displacement)
+            np.abs(displacement, out=displacement)
+            displacement *= np.float32(1 / units[axis])
+            np.fmax(fastest, displacement, out=fastest)
+        return fastest * self.together(apart)
 
     def together(self, apart: int) -> np.ndarray:
         """(N − apart,) bool: rows i and i + apart belong to one episode."""
@@ -165,7 +169,7 @@ def episode_facts(frames: Frames, embodiment: Embodiment, rate_hz: float, idle_s
     axis' velocity limit allows. `jerky_fraction` of the frames have a command beyond `JERK_FACTOR` × the jerk limit.
     `saturated_s`: the longest time an arm axis is commanded to its limit. `lag_s`: see `following_lags`.
     `gripper_range`: of its opening. `backward_steps`: frames that are not later than the one before;
-    `longest_gap_periods` between frames. `signature`: bytes of `signatures`. `identity`: see `content_hash`.
+    `longest_gap_periods` between frames. `signature`: bytes of `signatures`. `identity`: the content's SHA-256.
     """
     if not len(frames.frame):
         return pa.table({name: pa.array([], kind) for name, kind in (("episode", pa.int64()), *FACT_FIELDS)})
@@ -184,7 +188,6 @@ def episode_facts(frames: Frames, embodiment: Embodiment, rate_hz: float, idle_s
         "finite": batch.state.finite & batch.action.finite,
         "ended_well": _ended_well(batch, frames.success),
         **_motion(batch, idle_speed),
-        **_steps(batch),
         **_limits(batch),
         **_axis_ranges(batch),
         **_time(batch, frames.time),
@@ -238,21 +241,13 @@ def _ended_well(batch: _Batch, success: np.ndarray | None) -> np.ndarray | list[
 
 
 def _motion(batch: _Batch, idle_speed: float) -> dict[str, np.ndarray]:
-    """What moves over a window, and how that compares with what the arm's axes can do."""
+    """When anything moves, and how fast."""
     window = motion_window(batch.rate_hz)
-    together = batch.together(window)
-    per_range = (batch.rate_hz / window / batch.spans).astype(np.float32)
-    per_reach = (1 / (window * _reach(batch))).astype(np.float32)
-    arm = set(batch.embodiment.arm_indices)
-    speed, ratio, scaled = np.zeros((3, len(together)), np.float32)
-    every = range(len(per_range))
-    for signals in (batch.state, batch.action):
-        for axis, displacement in zip(every, batch.displacements(signals, window, every), strict=True):
-            np.fmax(speed, np.multiply(displacement, per_range[axis], out=scaled), out=speed)
-            if axis in arm:
-                np.fmax(ratio, np.multiply(displacement, per_reach[axis], out=scaled), out=ratio)
-    speed *= together
-    ratio *= together
+    per_s = batch.spans * window / batch.rate_hz
+    every = range(len(batch.spans))
+    speed = np.fmax(
+        *(batch.fastest(signals, window, per_s, every) for signals in (batch.state, batch.action))
+    )
     moving = speed > idle_speed
     place = batch.place[: len(speed)]
     last = batch.largest(np.where(moving, place + 1, 0)) - 1
@@ -262,43 +257,31 @@ def _motion(batch: _Batch, idle_speed: float) -> dict[str, np.ndarray]:
     spread = np.where(never, 1, last - first + 1)
     return {
         "top_speed": batch.largest(speed),
-        "velocity_ratio": batch.largest(ratio),
         "moves_from": np.where(never, np.nan, first),
         "moves_to": np.where(never, np.nan, last),
         "idle_fraction": np.where(never, np.nan, 1 - count / spread),
     }
 
 
-def _reach(batch: _Batch) -> np.ndarray:
-    """(A,) how far an axis may move from frame to frame."""
-    return _in_axis_units(batch, "max_velocity") / batch.rate_hz
-
-
 def _in_axis_units(batch: _Batch, limit: str) -> np.ndarray:
     return batch.embodiment.column(limit) / np.abs(batch.embodiment.column("scale"))
 
 
-def _steps(batch: _Batch) -> dict[str, np.ndarray]:
-    """How motion from frame to frame compares with what the arm's axes can do; the gripper's limits say little about
-    commands."""
-    arm = batch.embodiment.arm_indices
-    per_reach = (1 / _reach(batch)).astype(np.float32)
-    found = {}
-    for name, signals in (("action_jump", batch.action), ("state_jump", batch.state)):
-        fastest = np.zeros(max(0, len(batch.owner) - 1), np.float32)
-        for axis, displacement in zip(arm, batch.displacements(signals, 1, arm), strict=True):
-            displacement *= per_reach[axis]
-            np.fmax(fastest, displacement, out=fastest)
-        found[name] = batch.largest(fastest * batch.together(1))
-    return found
-
-
 def _limits(batch: _Batch) -> dict[str, np.ndarray]:
+    """How motion compares with what the arm's axes can do; the gripper's limits say little about commands."""
+    arm, window = batch.embodiment.arm_indices, motion_window(batch.rate_hz)
+    reach = _in_axis_units(batch, "max_velocity") / batch.rate_hz
     jerk = (JERK_FACTOR * _in_axis_units(batch, "max_jerk") / batch.rate_hz**3).tolist()
     jerky = np.zeros(max(0, len(batch.owner) - 3), bool)
-    for axis in batch.embodiment.arm_indices:
+    for axis in arm:
         jerky |= np.abs(np.diff(batch.action.values[axis], n=3)) > jerk[axis]
+    over_window = (
+        batch.fastest(signals, window, reach * window, arm) for signals in (batch.state, batch.action)
+    )
     return {
+        "action_jump": batch.largest(batch.fastest(batch.action, 1, reach, arm)),
+        "state_jump": batch.largest(batch.fastest(batch.state, 1, reach, arm)),
+        "velocity_ratio": batch.largest(np.fmax(*over_window)),
         "jerky_fraction": batch.total(jerky & batch.together(3)) / np.maximum(1, batch.rows - 3),
         "saturated_s": _longest_at_limit(batch) / batch.rate_hz,
     }

@@ -64,39 +64,46 @@ def read_batches[Result](
         most_rows: the files, and how many rows each may have; one that claims more is not read.
     """
     unreadable: dict[str, str] = {}
-    # Each group is read in a thread of its own: threads of DuckDB's wait for each other among small groups of rows.
-    with resources.connect(threads=1) as database:
 
-        def stream(files: Mapping[str, int], in_order: bool) -> Generator[Frames]:
-            return _streamed(database.cursor(), files, columns, resources, unreadable, in_order)
+    def consumed(groups: Sequence[Mapping[str, int]], in_order: bool) -> Result:
+        # Each group is read in a thread of its own: threads of DuckDB's wait for each other among small groups of rows.
+        # A database anew for each attempt: DuckDB gives one up for good where a damaged file breaks what it takes for
+        # granted.
+        with resources.connect(threads=1) as database:
+            streams = [
+                _streamed(database.cursor(), group, columns, resources, unreadable, in_order)
+                for group in groups
+            ]
+            with _read_ahead(streams, resources.threads) as batches:
+                return consume(_each_once(batches))
 
-        try:
-            streams = [stream(group, True) for group in _groups(most_rows)]
-            return _consumed(streams, resources, consume), unreadable
-        except (_OutOfOrderError, _ReadingError) as error:
-            in_order = not isinstance(error, _OutOfOrderError)
-        # Sorting holds everything, on disk if need be, and pyarrow knows no limit at all: so footers come first.
-        for judge in (_by_footers, _by_reading):
-            unreadable |= judge(_without(most_rows, unreadable), columns, database)
-            readable = _without(most_rows, unreadable)
-            for order in (True, False) if in_order else (False,):
-                try:
-                    return _consumed([stream(readable, order)], resources, consume), unreadable
-                except _OutOfOrderError:
-                    in_order = False
-                except _ReadingError:
-                    break
+    try:
+        return consumed(_groups(most_rows), True), unreadable
+    except (_OutOfOrderError, _ReadingError) as error:
+        in_order = not isinstance(error, _OutOfOrderError)
+    # Sorting holds everything, on disk if need be, and pyarrow knows no limit at all: so footers come first.
+    for judge in (_by_footers, _by_reading):
+        unreadable |= judge(_without(most_rows, unreadable), columns, resources)
+        readable = _without(most_rows, unreadable)
+        for order in (True, False) if in_order else (False,):
+            try:
+                return consumed([readable], order), unreadable
+            except _OutOfOrderError:
+                in_order = False
+            except _ReadingError:
+                break
     return consume(_one_by_one(list(readable), columns, resources, unreadable)), unreadable
 
 
-def _by_footers(
-    most_rows: Mapping[str, int], columns: Columns, database: duckdb.DuckDBPyConnection
-) -> dict[str, str]:
-    unreadable = row_problems(database, most_rows)
-    return unreadable | table_problems(database, _without(most_rows, unreadable), values_per_row(columns))
+def _by_footers(most_rows: Mapping[str, int], columns: Columns, resources: Resources) -> dict[str, str]:
+    with resources.connect() as connection:
+        unreadable = row_problems(connection, most_rows)
+        return unreadable | table_problems(
+            connection, _without(most_rows, unreadable), values_per_row(columns)
+        )
 
 
-def _by_reading(files: Iterable[str], columns: Columns, _: duckdb.DuckDBPyConnection) -> dict[str, str]:
+def _by_reading(files: Iterable[str], columns: Columns, _: Resources) -> dict[str, str]:
     unreadable = {}
     for file in files:
         try:
@@ -104,15 +111,6 @@ def _by_reading(files: Iterable[str], columns: Columns, _: duckdb.DuckDBPyConnec
         except FramesError as error:
             unreadable[file] = str(error)
     return unreadable
-
-
-def _consumed[Result](
-    streams: Sequence[Generator[Frames]],
-    resources: Resources,
-    consume: Callable[[Iterator[Frames]], Result],
-) -> Result:
-    with _read_ahead(streams, resources.threads) as batches:
-        return consume(_each_once(batches))
 
 
 def _without(most_rows: Mapping[str, int], unreadable: Mapping[str, str]) -> dict[str, int]:
@@ -184,7 +182,7 @@ def _streamed(
     """Frames of files that claim no more rows than they may have; says in `unreadable` of the others why."""
     with connection:
         if footer_bytes(most_rows) <= resources.memory_bytes // _MEMORY_PER_FOOTER_BYTE:
-            connection.execute("set global parquet_metadata_cache = true")
+            connection.execute("set session parquet_metadata_cache = true")
         unreadable |= row_problems(connection, most_rows)
         if readable := _without(most_rows, unreadable):
             yield from _frames_of_files(connection, readable, columns, resources, in_order)

@@ -8,7 +8,7 @@ comes from the axis names or from the dataset itself, the task from the wording 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -110,16 +110,21 @@ def index_dataset(
         embodiment, columns, streams = features.embodiment, features.columns, features.cameras
         located = located_episodes(root, info, meta)
 
-        def told() -> pa.Table:
+        @cache
+        def recorded() -> pa.Table:
             return recorded_episodes(located, root, info, streams, source, embodiment)
 
         def facts(frames: Frames) -> pa.Table:
             return episode_facts(frames, embodiment, rate_hz, idle_speed)
 
+        def facts_of(batches: Iterator[Frames]) -> pa.Table:
+            recorded()  # while the first batches are read
+            return pa.concat_tables([*map(facts, batches)] or [facts(no_frames(columns))])
+
         with file_digests(root, resources.threads) as all_digests:
-            recorded, found, unreadable = _told_and_facts(located, told, facts, columns, resources)
-            recorded = _with_unreadable(recorded, unreadable)
-            files = _readable_files(recorded)
+            found, unreadable = read_batches(_most_rows(located), columns, resources, facts_of)
+            told = _with_unreadable(recorded(), unreadable)
+            files = _readable_files(told)
             starts = object_starts(connection, files, info, located) if with_object_starts else {}
             digests = all_digests()
     return DatasetIndex(
@@ -132,7 +137,7 @@ def index_dataset(
         cameras=streams,
         columns=columns,
         subtasks=subtasks,
-        episodes=_episodes(name, rate_hz, recorded, found, starts),
+        episodes=_episodes(name, rate_hz, told, found, starts),
         digests=digests,
     )
 
@@ -171,23 +176,8 @@ def _name_of_depth(source: DatasetSource, depth: int) -> str:
     return safe_key(source.name or "-".join(parts[-depth:]))
 
 
-def _told_and_facts(
-    located: Sequence[Mapping[str, Any]],
-    told: Callable[[], pa.Table],
-    facts: Callable[[Frames], pa.Table],
-    columns: Columns,
-    resources: Resources,
-) -> tuple[pa.Table, pa.Table, dict[str, str]]:
-    """What `told` says; facts of every episode that can be read; and the files that cannot, with why."""
-    told = cache(told)
-
-    def facts_of(batches: Iterator[Frames]) -> pa.Table:
-        told()  # while the first batches are read
-        return pa.concat_tables([*map(facts, batches)] or [facts(no_frames(columns))])
-
-    most_rows = most_rows_of_files((row["data_file"] for row in located), (row["length"] for row in located))
-    found, unreadable = read_batches(most_rows, columns, resources, facts_of)
-    return told(), found, unreadable
+def _most_rows(located: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    return most_rows_of_files((row["data_file"] for row in located), (row["length"] for row in located))
 
 
 def _with_unreadable(recorded: pa.Table, unreadable: Mapping[str, str]) -> pa.Table:

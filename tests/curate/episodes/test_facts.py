@@ -29,6 +29,29 @@ def test_wild_readings_are_told_without_a_word_to_the_terminal(wild):
     assert (facts["jerky_fraction"] > 0) == (wild == 3e38)
 
 
+@pytest.mark.parametrize("wild", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("side", [0, 1])
+def test_one_value_that_is_not_finite_is_found_in_its_episode_alone(side, wild):
+    robot = load_embodiment("so100")
+    sides = np.zeros((2, 90, len(robot.axes)), np.float32)
+    sides[side, 40, 2] = wild
+    state, action = sides
+    episode, frame = np.divmod(np.arange(90), 30)
+    facts = episode_facts(Frames(episode, frame, state, action, episode, None), robot, 20.0, 0.02)
+    assert facts["finite"].to_pylist() == [True, False, True]
+
+
+def test_how_fast_a_gripper_is_says_nothing_about_the_arms_limits():
+    robot = load_embodiment("so100")
+    values = np.zeros((40, len(robot.axes)), np.float32)
+    values[20:, robot.gripper_index] = 100
+    zeros = np.zeros(40, np.int64)
+    facts = episode_facts(Frames(zeros, np.arange(40), values, values, zeros, None), robot, 20.0, 0.02)
+    assert facts["top_speed"].to_pylist()[0] > 1
+    for name in ("velocity_ratio", "action_jump", "state_jump", "jerky_fraction"):
+        assert facts[name].to_pylist() == [0.0]
+
+
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5])
 def test_an_episode_shorter_than_what_motion_is_measured_over(rows):
     robot = load_embodiment("so100")

@@ -22,6 +22,7 @@ def test_an_episode_of_one_row_stands_still():
 def test_points_on_and_beside_what_is_not_finite_are_nan():
     state = np.array([[0, 0], [np.inf, 1], [2, np.nan], [3, 3]], np.float32)
     with np.errstate(invalid="ignore"):
-        found = signatures(state, np.array([0]), np.array([3]), np.ones(2), points=4).reshape(4, 2)
-    assert np.isnan(found).tolist() == [[True, False], [True, True], [False, True], [False, False]]
-    assert found[3].tolist() == [3, 3]
+        found = signatures(state, np.array([0]), np.array([3]), np.ones(2), points=7).reshape(7, 2)
+    assert np.isnan(found[:, 0]).tolist() == [True] * 4 + [False] * 3
+    assert np.isnan(found[:, 1]).tolist() == [False] * 2 + [True] * 4 + [False]
+    assert found[4:, 0].tolist() == [2, 2.5, 3]
