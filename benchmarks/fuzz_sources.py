@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.curate.corpus.fuzzing import FORMS, Case, run_case
+from tests.process_memory import peak_mb
 
 
 def main() -> int:
@@ -36,7 +37,7 @@ def main() -> int:
     used = resource.getrusage(resource.RUSAGE_SELF)
     print(
         f"\n{used.ru_utime + used.ru_stime:.0f} CPU s, slowest case {max(case.cpu_s for case in cases):.1f} s, "
-        f"peak memory {used.ru_maxrss / 1024:.0f} MB"
+        f"peak memory {peak_mb():.0f} MB"
     )
     return int(any(case.violations for case in cases))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 import pyarrow as pa
@@ -123,13 +124,15 @@ class _Batch:
         """(A, E) how much of its range an axis covers."""
         return (signals.high - signals.low) / self.spans[:, None]
 
-    def fastest(self, signals: _Signals, apart: int, units: np.ndarray, axes: Sequence[int]) -> np.ndarray:
-        """(N − apart,) float32: the farthest that one of the axes moves over so many frames of an episode, each in a
-        unit of its own."""
+    def fastest(
+        self, signals: Sequence[_Signals], apart: int, units: np.ndarray, axes: Sequence[int]
+    ) -> np.ndarray:
+        """(N − apart,) float32: the farthest that one of the axes of one of the signals moves over so many frames of an
+        episode, each axis in a unit of its own."""
         rows = max(0, len(self.owner) - apart)
         fastest, displacement = np.zeros((2, rows), np.float32)
-        for axis in axes:
-            signal = signals.values[axis]
+        for one, axis in product(signals, axes):
+            signal = one.values[axis]
             np.subtract(signal[apart:], signal[:rows], out=displacement)
             np.abs(displacement, out=displacement)
             displacement *= np.float32(1 / units[axis])
@@ -246,9 +249,7 @@ def _motion(batch: _Batch, idle_speed: float) -> dict[str, np.ndarray]:
     window = motion_window(batch.rate_hz)
     per_s = batch.spans * window / batch.rate_hz
     every = range(len(batch.spans))
-    speed = np.fmax(
-        *(batch.fastest(signals, window, per_s, every) for signals in (batch.state, batch.action))
-    )
+    speed = batch.fastest((batch.state, batch.action), window, per_s, every)
     moving = speed > idle_speed
     place = batch.place[: len(speed)]
     last = batch.largest(np.where(moving, place + 1, 0)) - 1
@@ -276,13 +277,11 @@ def _limits(batch: _Batch) -> dict[str, np.ndarray]:
     jerky = np.zeros(max(0, len(batch.owner) - 3), bool)
     for axis in arm:
         jerky |= np.abs(np.diff(batch.action.values[axis], n=3)) > jerk[axis]
-    over_window = (
-        batch.fastest(signals, window, reach * window, arm) for signals in (batch.state, batch.action)
-    )
+    over_window = batch.fastest((batch.state, batch.action), window, reach * window, arm)
     return {
-        "action_jump": batch.largest(batch.fastest(batch.action, 1, reach, arm)),
-        "state_jump": batch.largest(batch.fastest(batch.state, 1, reach, arm)),
-        "velocity_ratio": batch.largest(np.fmax(*over_window)),
+        "action_jump": batch.largest(batch.fastest((batch.action,), 1, reach, arm)),
+        "state_jump": batch.largest(batch.fastest((batch.state,), 1, reach, arm)),
+        "velocity_ratio": batch.largest(over_window),
         "jerky_fraction": batch.total(jerky & batch.together(3)) / np.maximum(1, batch.rows - 3),
         "saturated_s": _longest_at_limit(batch) / batch.rate_hz,
     }

@@ -21,7 +21,6 @@ from blm.curate.episodes.boundaries import check_places
 from blm.curate.episodes.config import DatasetSource
 from blm.curate.episodes.facts import episode_facts
 from blm.curate.episodes.features import infer_features
-from blm.curate.episodes.footers import most_rows_of_files
 from blm.curate.episodes.frame_batches import read_batches
 from blm.curate.episodes.frames import Columns, Frames, no_frames
 from blm.curate.episodes.lerobot_files import (
@@ -34,7 +33,7 @@ from blm.curate.episodes.lerobot_files import (
     read_subtasks,
 )
 from blm.curate.episodes.object_starts import OBJECT_STARTS, object_starts
-from blm.curate.episodes.recorded_episodes import located_episodes, recorded_episodes
+from blm.curate.episodes.recorded_episodes import located_episodes, recorded_episodes, rows_of_data_files
 from blm.curate.episodes.resources import DEFAULT_RESOURCES, Resources
 from blm.curate.shards import safe_key
 from blm.schemas.embodiment import Embodiment
@@ -122,7 +121,7 @@ def index_dataset(
             return pa.concat_tables([*map(facts, batches)] or [facts(no_frames(columns))])
 
         with file_digests(root, resources.threads) as all_digests:
-            found, unreadable = read_batches(_most_rows(located), columns, resources, facts_of)
+            found, unreadable = read_batches(rows_of_data_files(located), columns, resources, facts_of)
             told = _with_unreadable(recorded(), unreadable)
             files = _readable_files(told)
             starts = object_starts(connection, files, info, located) if with_object_starts else {}
@@ -174,10 +173,6 @@ def _name_of_depth(source: DatasetSource, depth: int) -> str:
     path = Path(os.path.abspath(source.path))
     parts = [part for part in path.parts if part != path.anchor]
     return safe_key(source.name or "-".join(parts[-depth:]))
-
-
-def _most_rows(located: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    return most_rows_of_files((row["data_file"] for row in located), (row["length"] for row in located))
 
 
 def _with_unreadable(recorded: pa.Table, unreadable: Mapping[str, str]) -> pa.Table:

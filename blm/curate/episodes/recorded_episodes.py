@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from blm.curate.episodes.boundaries import MAX_EPISODE_FRAMES, MAX_NAME_LENGTH
 from blm.curate.episodes.config import DatasetSource
+from blm.curate.episodes.footers import most_rows_of_files
 from blm.curate.episodes.instructions import (
     MAX_INSTRUCTION_CHARACTERS,
     contradictions,
@@ -37,6 +38,11 @@ def located_episodes(root: Path, info: Mapping[str, Any], meta: pa.Table) -> lis
     return [
         row | {"length": _length(row["length"])} | _data_file(root, info, row) for row in meta.to_pylist()
     ]
+
+
+def rows_of_data_files(located: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """The data files that episodes lie in, and how many rows each may have."""
+    return most_rows_of_files((row["data_file"] for row in located), (row["length"] for row in located))
 
 
 def recorded_episodes(

@@ -13,8 +13,7 @@ def signatures(
 ) -> np.ndarray:
     """(E, points × A) float32: states between two rows as fractions of each axis' range, linearly interpolated.
 
-    Point p of axis a stands at `p * A + a`; on and beside what is not finite, or beyond float32, it is
-    NaN.
+    Point p of axis a stands at `p * A + a`; on and beside what is not finite, or beyond float32, it is NaN.
 
     Args:
         state: (N, A) axis values.

@@ -17,10 +17,10 @@ from pydantic import ValidationError
 
 from blm.curate.episodes.boundaries import MAX_NAME_LENGTH, read_json
 from blm.curate.episodes.config import DatasetSource
-from blm.curate.episodes.footers import most_rows_of_files
 from blm.curate.episodes.frame_batches import read_batches
 from blm.curate.episodes.frames import Columns, Frames
-from blm.curate.episodes.lerobot_files import CameraStream, file_of_episode
+from blm.curate.episodes.lerobot_files import CameraStream
+from blm.curate.episodes.recorded_episodes import located_episodes, rows_of_data_files
 from blm.curate.episodes.resources import Resources
 from blm.schemas.embodiment import Axis, Camera, Embodiment, Gripper, embodiment_names
 from blm.schemas.errors import DatasetError
@@ -132,7 +132,8 @@ def _ranges(
     """Lowest and highest value (A,) of state or action on each axis; an axis that never moves gets a range of 1."""
     found = _told_ranges(source, columns)
     if found is None:
-        found = _measured_ranges(_data_files(source, info, meta), columns, resources)
+        files = rows_of_data_files(located_episodes(source.path, info, meta))
+        found = _measured_ranges(files, columns, resources)
     low, high = found
     if not (np.abs([low, high]) < _LARGEST).all():
         raise DatasetError(
@@ -140,19 +141,6 @@ def _ranges(
         )
     still = high - low < 1e-9 * np.maximum(1, np.abs(low))
     return np.where(still, low - 0.5, low), np.where(still, high + 0.5, high)
-
-
-def _data_files(source: DatasetSource, info: dict[str, Any], meta: pa.Table) -> dict[str, int]:
-    """The dataset's data files, and the rows that each may have."""
-
-    def file_of(row: dict[str, Any]) -> str:
-        try:
-            return file_of_episode(source.path, info["data_path"], row, "data")
-        except DatasetError:
-            return ""
-
-    rows = meta.to_pylist()
-    return most_rows_of_files(map(file_of, rows), (row["length"] or 0 for row in rows))
 
 
 def _told_ranges(source: DatasetSource, columns: Columns) -> tuple[np.ndarray, np.ndarray] | None:

@@ -1,4 +1,4 @@
-import time
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -157,10 +157,12 @@ def test_where_files_can_only_be_read_one_by_one_an_episode_ends_with_its_file(t
 
 def test_what_was_begun_is_closed_when_reading_or_its_use_fails(tmp_path, monkeypatch):
     begun, closed, streams = [], [], []
+    both_begun = threading.Barrier(3)
     real = frame_batches._streamed
 
     def watched(connection, files, *more):
         begun.append(sorted(files))
+        both_begun.wait(60)
         try:
             yield from real(connection, files, *more)
         finally:
@@ -171,8 +173,7 @@ def test_what_was_begun_is_closed_when_reading_or_its_use_fails(tmp_path, monkey
         return streams[-1]
 
     def fails(found):
-        while len(begun) < 2:  # reading begins before the first batch is asked for
-            time.sleep(0.001)
+        both_begun.wait(60)  # reading begins before the first batch is asked for
         next(found)
         raise KeyError
 
