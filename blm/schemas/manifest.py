@@ -100,7 +100,8 @@ class Manifest(FrozenModel):
     `splits` counts samples per split; `breakdown` counts them per embodiment/task (Stage II) or source/task family
     (Stage I). `statistics` and `mixture` are filled for Stage II only; without a mixture every window is drawn once
     per epoch. `skipped` names inputs that are not in the build though they were given; it stands in the file only where
-    there are any.
+    there are any. `content_digest` is how episodes are told apart, which their splits follow; older manifests do not
+    say it.
     """
 
     manifest_version: int = MANIFEST_VERSION
@@ -114,6 +115,7 @@ class Manifest(FrozenModel):
     breakdown: dict[str, int]
     statistics: dict[str, EmbodimentStatistics] = {}
     mixture: Mixture | None = None
+    content_digest: str = "sha256"
     fingerprint: str
 
     def write(self, folder: Path) -> Path:

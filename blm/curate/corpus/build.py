@@ -48,6 +48,7 @@ from blm.curate.corpus.spool import Spool
 from blm.curate.corpus.stages import READ, StageReport
 from blm.curate.corpus.writer import CorpusWriter
 from blm.curate.engine import open_engine
+from blm.curate.episodes.content import CONTENT_DIGEST, digest_objection
 from blm.curate.episodes.splits import SPLITS
 from blm.curate.output_folder import CACHE_FOLDER, OutputFolder
 from blm.curate.shards import write_parquet, write_shard_tables
@@ -234,6 +235,8 @@ def _objection(manifest: Manifest, config: CorpusConfig, inputs: list[Input]) ->
     contents = {one.config.name: one.sha256 for one in inputs}
     if other := [one.name for one in manifest.inputs if contents.get(one.name) != one.sha256]:
         return f"a build of another content of {', '.join(other)}"
+    if any(one.kind == "lerobot" for one in manifest.inputs):
+        return digest_objection(manifest)
     return None
 
 
@@ -296,5 +299,6 @@ def _manifest(
         ),
         splits={split: splits[split] for split in SPLITS},
         breakdown=dict(sorted(breakdown.items())),
+        content_digest=CONTENT_DIGEST,
         fingerprint=fingerprint,
     )

@@ -15,8 +15,9 @@ from itertools import product
 import numpy as np
 import pyarrow as pa
 
+from blm.curate.episodes.content import content_hash
 from blm.curate.episodes.following import following_lags
-from blm.curate.episodes.frames import Frames, content_hash
+from blm.curate.episodes.frames import Frames
 from blm.curate.episodes.trajectories import signatures
 from blm.schemas.embodiment import Embodiment
 
@@ -173,7 +174,7 @@ def episode_facts(frames: Frames, embodiment: Embodiment, rate_hz: float, idle_s
     axis' velocity limit allows. `jerky_fraction` of the frames have a command beyond `JERK_FACTOR` × the jerk limit.
     `saturated_s`: the longest time an arm axis is commanded to its limit. `lag_s`: see `following_lags`.
     `gripper_range`: of its opening. `backward_steps`: frames that are not later than the one before;
-    `longest_gap_periods` between frames. `signature`: bytes of `signatures`. `identity`: the content's SHA-256.
+    `longest_gap_periods` between frames. `signature`: bytes of `signatures`. `identity`: see `content_hash`.
     """
     if not len(frames.frame):
         return pa.table({name: pa.array([], kind) for name, kind in (("episode", pa.int64()), *FACT_FIELDS)})

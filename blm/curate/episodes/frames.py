@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -164,9 +163,9 @@ def frames_of_table(table: pa.Table, columns: Columns) -> Frames:
 def check_lengths(batch: pa.RecordBatch, values: Mapping[str, int]) -> None:
     """Raise FramesError where a column of lists holds many times the values that a row should have."""
     for name, most in values.items():
-        kind = batch.schema.field(name).type
-        if pa.types.is_nested(kind) and not pa.types.is_struct(kind):
-            found = len(batch.column(name).flatten())
+        column = batch.column(name)
+        if isinstance(column, pa.ListArray | pa.LargeListArray | pa.FixedSizeListArray):
+            found = len(column.values)  # also of lists that are null; `flatten` copies
             if found > values_that_may_be(len(batch), most):
                 raise FramesError(
                     f"'{name}' has {found} values in {len(batch)} rows; {most} a row are announced"
@@ -204,17 +203,6 @@ def concatenate(parts: Sequence[Frames]) -> Frames:
 def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
     present = [part for part in parts if part is not None]
     return np.concatenate(present) if len(present) == len(parts) else None
-
-
-def content_hash(frames: Frames, span: slice) -> str:
-    """SHA-256 of an episode's states and actions as float32: the same wherever and in whichever file it lies.
-
-    Splits follow it, so another digest would move episodes of existing builds.
-    """
-    digest = hashlib.sha256()
-    for values in (frames.state[span], frames.action[span]):
-        digest.update(np.ascontiguousarray(values, dtype="<f4"))
-    return digest.hexdigest()
 
 
 def _ordered(frames: Frames) -> Frames:

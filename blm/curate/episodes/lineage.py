@@ -36,7 +36,7 @@ LINEAGE_SCHEMA = pa.schema(
     ]
 )
 """`start` and `stop` are frames of the source episode (stop exclusive), `frames` how many of them are kept,
-`top_speed` the fastest axis' in axis ranges per second, `identity` the SHA-256 of the episode's content."""
+`top_speed` the fastest axis' in axis ranges per second, `identity` the XXH3-128 of its content."""
 
 
 _TAKEN = [name for name in LINEAGE_SCHEMA.names if name not in ("key", "shard", "frames", "seconds")]

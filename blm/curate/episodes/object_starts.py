@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from blm.curate.episodes.footers import parquet_list
 from blm.curate.episodes.lerobot_files import feature_names
+from blm.curate.episodes.resources import Resources
 from blm.schemas.episode import ENVIRONMENT_STATE, EPISODE_METADATA_PREFIX
 
 OBJECT_STARTS = pa.list_(pa.struct([("name", pa.string()), ("x", pa.float64()), ("y", pa.float64())]))
@@ -18,7 +19,7 @@ OBJECT_STARTS = pa.list_(pa.struct([("name", pa.string()), ("x", pa.float64()), 
 
 
 def object_starts(
-    connection: duckdb.DuckDBPyConnection,
+    resources: Resources,
     files: Sequence[str],
     info: dict[str, Any],
     episodes: Sequence[Mapping[str, Any]],
@@ -34,12 +35,13 @@ def object_starts(
         return {}
     names = feature_names(info, ENVIRONMENT_STATE)
     try:
-        first = connection.sql(
-            f"""select episode_index, "{ENVIRONMENT_STATE}"[1:{len(names)}]
-            from read_parquet($files, hive_partitioning = false)
-            where frame_index = 0""",
-            params={"files": parquet_list(files)},
-        ).fetchall()
+        with resources.connect(threads=1) as connection:
+            first = connection.sql(
+                f"""select episode_index, "{ENVIRONMENT_STATE}"[1:{len(names)}]
+                from read_parquet($files, hive_partitioning = false)
+                where frame_index = 0""",
+                params={"files": parquet_list(files)},
+            ).fetchall()
     except duckdb.Error:  # a file lacks the column, or holds something else: as if it were not recorded
         return {}
     state_of = dict(first)

@@ -193,6 +193,20 @@ def test_the_same_inputs_in_any_order_give_the_same_bytes(rows, stacking, tmp_pa
     assert content_of(tmp_path / "one") == content_of(tmp_path / "two")
 
 
+def test_a_corpus_whose_splits_follow_another_digest_is_not_brought_up_to_date(rows, stacking, tmp_path):
+    of_texts = config_for(f"llava:{rows}", output=tmp_path / "texts")
+    of_episodes = config_for(f"lerobot:{stacking}", output=tmp_path / "episodes", questions_per_episode=2)
+    for wanted in (of_texts, of_episodes):
+        build_corpus(wanted)
+        path = wanted.output / "manifest.json"
+        manifest = json.loads(path.read_text())
+        assert manifest.pop("content_digest") == "xxh3-128"
+        path.write_text(json.dumps(manifest | {"fingerprint": "of an older version"}))
+    build_corpus(of_texts)
+    with pytest.raises(OutputExistsError, match=r"by sha256, not xxh3-128.*--overwrite"):
+        build_corpus(of_episodes)
+
+
 def test_an_interrupted_build_is_finished_to_the_same_bytes(rows, tmp_path, monkeypatch):
     changes = {"shard_bytes": 10_240}
     build_corpus(config_for(f"llava:{rows}", output=tmp_path / "whole", **changes))

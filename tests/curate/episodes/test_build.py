@@ -169,6 +169,19 @@ def test_another_build_is_not_overwritten_unless_told(recorded, tmp_path):
     assert after == contents(tmp_path / "fresh")
 
 
+def test_a_build_whose_splits_follow_another_digest_is_not_brought_up_to_date(recorded, tmp_path):
+    build_splits(config(tmp_path, recorded))
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest.pop("content_digest") == "xxh3-128"
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"fingerprint": "of an older version"}))
+    before = contents(tmp_path)
+    with pytest.raises(OutputExistsError, match=r"by sha256, not xxh3-128.*--overwrite"):
+        build_splits(config(tmp_path, recorded))
+    assert contents(tmp_path) == before
+    build_splits(config(tmp_path, recorded, overwrite=True))
+    assert read_manifest(tmp_path).content_digest == "xxh3-128"
+
+
 def test_a_folder_with_other_files_is_refused(recorded, tmp_path):
     (tmp_path / "diary.txt").write_text("dear")
     with pytest.raises(OutputExistsError):

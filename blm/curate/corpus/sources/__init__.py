@@ -25,6 +25,7 @@ from blm.curate.corpus.sources.parquet import parquet_files, read_parquet
 from blm.curate.corpus.sources.robovqa import read_robovqa, robovqa_files
 from blm.curate.corpus.sources.sharerobot import read_sharerobot, sharerobot_files
 from blm.curate.corpus.sources.webdataset import read_webdataset, webdataset_files
+from blm.curate.episodes.content import CONTENT_DIGEST
 from blm.schemas.errors import UnknownNameError
 
 ENTRY_POINTS = "blm.corpus_sources"
@@ -54,7 +55,8 @@ class SourceKind:
         files: every file that `read` depends on, for the fingerprint of the input.
         identity: what stands for an input that is not a local path, e.g. a name and revision; None where it is one.
         options: the settings it knows in a source's `options`; None: any.
-        code: what stands for the code of a kind from another package: where it changes, sources are read again.
+        code: what stands for the code of a kind from another package, or for what else its records follow: where it
+            changes, sources are read again.
     """
 
     read: Reader
@@ -65,7 +67,7 @@ class SourceKind:
 
 
 SOURCE_KINDS = {
-    "lerobot": SourceKind(read_lerobot, options=("hidden_things",)),
+    "lerobot": SourceKind(read_lerobot, options=("hidden_things",), code=CONTENT_DIGEST),
     "llava": SourceKind(read_llava, llava_files, options=()),
     "parquet": SourceKind(read_parquet, parquet_files, options=("columns",)),
     "datasets": SourceKind(

@@ -1,0 +1,30 @@
+"""What an episode is known by wherever it lies: a digest of its states and actions, which splits follow."""
+
+from __future__ import annotations
+
+import numpy as np
+import xxhash
+
+from blm.curate.episodes.frames import Frames
+from blm.schemas.manifest import Manifest
+
+CONTENT_DIGEST = "xxh3-128"
+"""What `content_hash` computes."""
+
+
+def content_hash(frames: Frames, span: slice) -> str:
+    """XXH3-128 of an episode's states and actions as float32: the same wherever and in whichever file it lies.
+
+    It tells apart whatever is recorded, in a tenth of the time of SHA-256, but not what is made to look alike.
+    """
+    digest = xxhash.xxh3_128()
+    for values in (frames.state[span], frames.action[span]):
+        digest.update(np.ascontiguousarray(values, dtype="<f4"))
+    return digest.hexdigest()
+
+
+def digest_objection(manifest: Manifest) -> str | None:
+    """Why this build is not to be brought up to date: with another digest its episodes would change splits."""
+    if manifest.content_digest == CONTENT_DIGEST:
+        return None
+    return f"a build that tells episodes apart by {manifest.content_digest}, not {CONTENT_DIGEST}"
