@@ -101,11 +101,10 @@ def index_dataset(
     check_places(root, follow_links)
     info = read_info(root)
     rate_hz = float(info["fps"])
-    with file_digests(root, resources.threads) as all_digests:
-        with resources.connect(threads=1) as connection:
-            meta = read_episode_metadata(root, info, connection)
-            check_announced(root, info, meta)
-            subtasks = read_subtasks(root, connection)
+    with file_digests(root, resources.threads) as all_digests, resources.connect(threads=1) as connection:
+        meta = read_episode_metadata(root, info, connection)
+        check_announced(root, info, meta)
+        subtasks = read_subtasks(root, connection)
         features = infer_features(source, info, meta, cameras, resources)
         embodiment, columns, streams = features.embodiment, features.columns, features.cameras
         located = located_episodes(root, info, meta)
@@ -121,7 +120,8 @@ def index_dataset(
             recorded()  # while the first batches are read
             return pa.concat_tables([*map(facts, batches)] or [facts(no_frames(columns))])
 
-        found, unreadable = read_batches(rows_of_data_files(located), columns, resources, facts_of)
+        most_rows = rows_of_data_files(located)
+        found, unreadable = read_batches(most_rows, columns, resources, facts_of, connection)
         told = _with_unreadable(recorded(), unreadable)
         files = _readable_files(told)
         starts = object_starts(resources, files, info, located) if with_object_starts else {}
