@@ -1,7 +1,8 @@
 """Build and examine damaged datasets, one after the other in a child process, and judge what happens.
 
 The oracle: a build ends with conserved counts that `blm doctor` confirms, or in a `BlmError`; it takes bounded time
-and memory; nothing but its output changes; done again it ends in the same. A child that dies is a violation too.
+and memory; nothing but its output changes; done again it ends in the same. No episode whose own files and metadata
+are as they were is called unreadable, nor is nothing left then. A child that dies is a violation too.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ GROWTH_LIMIT_MB, CONVERTED_GROWTH_LIMIT_MB = 700, 1500
 
 ADDRESS_SPACE_BYTES = 24 * 2**30
 FRAMES = 12
+
+_UNREADABLE = ("unreadable_data", "unreadable_video", "missing_video")
+"""Reasons that nothing but an episode's own files and the metadata can give."""
 
 _BUILD_EVERY, _OLDER_EVERY = 12, 100
 _AGAIN_EVERY, _DOCTOR_EVERY, _TWO_EVERY = 4, 3, 5
@@ -132,7 +136,7 @@ def run_case(bases: Path, scratch: Path, seed: int, number: int, keep: bool = Fa
         if case.base == "build":
             _examine(root, case)
         else:
-            _build(root, work, dice, case)
+            _build(root, work, dice, case, _untouched(bases / case.base, root))
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         ours = [one for one in traceback.extract_tb(error.__traceback__) if "/blm/" in one.filename]
@@ -176,12 +180,56 @@ def _prepare(bases: Path, work: Path, dice: random.Random, case: Case) -> Path:
     return root
 
 
-def _build(root: Path, work: Path, dice: random.Random, case: Case) -> None:
+def _untouched(base: Path, root: Path) -> set[int]:
+    """Episodes of whose files and metadata nothing was changed."""
+    import pyarrow.parquet as pq
+
+    if not (base / "meta/episodes").is_dir():  # of the older version, where files are others after conversion
+        return set()
+    before, now = _contents(base), _contents(root)
+    changed = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
+    if not all(name.startswith(("data/", "videos/")) for name in changed):
+        return set()
+    info = json.loads((base / "meta/info.json").read_text())
+    untouched = set()
+    for row in pq.read_table(base / "meta/episodes").to_pylist():
+        files = [_file(info["data_path"], row, "data")]
+        for key, feature in info["features"].items():
+            if feature["dtype"] == "video":
+                files.append(_file(info["video_path"], row, f"videos/{key}", video_key=key))
+        if changed.isdisjoint(files):
+            untouched.add(row["episode_index"])
+    return untouched
+
+
+def _file(template: str, row: dict[str, Any], prefix: str, **values: str) -> str:
+    chunk, file = (row[f"{prefix}/{one}_index"] for one in ("chunk", "file"))
+    return template.format(chunk_index=chunk, file_index=file, **values)
+
+
+def _contents(folder: Path) -> dict[str, bytes | str | None]:
+    """What each path below holds: a digest of a file, where a link leads, None for anything else but a folder."""
+    found: dict[str, bytes | str | None] = {}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            found[name] = os.readlink(path)
+        elif path.is_file():
+            found[name] = hashlib.sha256(path.read_bytes()).digest()
+        elif not path.is_dir():
+            found[name] = None
+    return found
+
+
+def _build(root: Path, work: Path, dice: random.Random, case: Case, untouched: set[int]) -> None:
     outcome = _built(root, work / "out/build", drawn=case.number % 10 == 0)
     case.result, case.dropped, case.message = outcome["result"], outcome["dropped"], outcome["message"]
     if outcome["result"] == "built":
         case.violations += _lost(root, outcome["inputs"])
+        case.violations += _wronged(work / "out/build", root.name, untouched)
         case.violations += [f"doctor on the build: {one}" for one in _problems(work / "out/build")]
+    elif untouched and "no episode is left" in case.message:
+        case.violations.append(f"episodes {sorted(untouched)} were not touched, but {case.message}")
     if case.number % _AGAIN_EVERY == 1:
         again = _built(root, work / "out/again")
         case.violations += [
@@ -246,6 +294,17 @@ def _lost(root: Path, inputs: int) -> list[str]:
             total = json.loads(path.read_text())["total_episodes"]
             announced += total if isinstance(total, int) and 0 < total < 100 else 0
     return [f"{announced} episodes are announced, {inputs} were counted"] if inputs < announced else []
+
+
+def _wronged(output: Path, damaged: str, untouched: set[int]) -> list[str]:
+    """Episodes that are called unreadable though nothing of theirs was touched."""
+    import pyarrow.parquet as pq
+
+    return [
+        f"episode {row['episode']} of {row['dataset']} was not touched, but is left out: {row['reason']} {row['note']}"
+        for row in pq.read_table(output / "dropped.parquet").to_pylist()
+        if row["reason"] in _UNREADABLE and (row["dataset"] != damaged or row["episode"] in untouched)
+    ]
 
 
 def _compare_with_doctor(root: Path, output: Path, outcome: dict[str, Any], case: Case) -> None:
