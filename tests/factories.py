@@ -58,6 +58,12 @@ def make_dataset(
     return Path(root)
 
 
+def as_of_version_1(build: Path) -> None:
+    """Make the manifest of a finished build say what older ones say."""
+    manifest = build / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"manifest_version": 1}))
+
+
 def synthetic_steps(
     robot: Embodiment, task: Task, frames: int, generator: np.random.Generator, success: bool = True
 ) -> list[Step]:

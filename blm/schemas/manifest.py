@@ -18,7 +18,10 @@ INDEX_FILE = "index.parquet"
 DROPPED_FILE = "dropped.parquet"
 FINDINGS_FILE = "findings.parquet"
 
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
+"""Version 1 told episodes apart by the SHA-256 of their content, version 2 by its XXH3-128; splits follow it."""
+
+_READ_VERSIONS = (1, 2)
 
 
 class Counts(FrozenModel):
@@ -100,8 +103,7 @@ class Manifest(FrozenModel):
     `splits` counts samples per split; `breakdown` counts them per embodiment/task (Stage II) or source/task family
     (Stage I). `statistics` and `mixture` are filled for Stage II only; without a mixture every window is drawn once
     per epoch. `skipped` names inputs that are not in the build though they were given; it stands in the file only where
-    there are any. `content_digest` is how episodes are told apart, which their splits follow; older manifests do not
-    say it.
+    there are any.
     """
 
     manifest_version: int = MANIFEST_VERSION
@@ -115,7 +117,6 @@ class Manifest(FrozenModel):
     breakdown: dict[str, int]
     statistics: dict[str, EmbodimentStatistics] = {}
     mixture: Mixture | None = None
-    content_digest: str = "sha256"
     fingerprint: str
 
     def write(self, folder: Path) -> Path:
@@ -156,9 +157,10 @@ def parse_manifest(text: bytes, folder: str, kind: str | None = None) -> Manifes
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DatasetError(f"{path} is not readable as JSON: {error}", "Build it again.") from error
     version = content.get("manifest_version") if isinstance(content, dict) else None
-    if version != MANIFEST_VERSION:
+    if version not in _READ_VERSIONS:
+        known = " and ".join(map(str, _READ_VERSIONS))
         raise DatasetError(
-            f"{path} has manifest_version {version}; this version of blm reads {MANIFEST_VERSION}.",
+            f"{path} has manifest_version {version}; this version of blm reads {known}.",
             "Build it again, or use the version of blm that made it.",
         )
     manifest = validate(Manifest, content, path)

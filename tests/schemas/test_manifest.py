@@ -62,7 +62,7 @@ def test_the_wrong_kind_of_build_says_so(tmp_path):
         (
             lambda c: c.update(manifest_version=99),
             DatasetError,
-            "manifest_version 99; this version of blm reads 1",
+            "manifest_version 99; this version of blm reads 1 and 2",
         ),
         (
             lambda c: c.update(colour="red"),

@@ -48,7 +48,7 @@ from blm.curate.corpus.spool import Spool
 from blm.curate.corpus.stages import READ, StageReport
 from blm.curate.corpus.writer import CorpusWriter
 from blm.curate.engine import open_engine
-from blm.curate.episodes.content import CONTENT_DIGEST, digest_objection
+from blm.curate.episodes.content import older_splits
 from blm.curate.episodes.splits import SPLITS
 from blm.curate.output_folder import CACHE_FOLDER, OutputFolder
 from blm.curate.shards import write_parquet, write_shard_tables
@@ -57,6 +57,7 @@ from blm.schemas.errors import DatasetError
 from blm.schemas.manifest import (
     DROPPED_FILE,
     INDEX_FILE,
+    MANIFEST_VERSION,
     SHARD_TABLE_FILE,
     Counts,
     InputFingerprint,
@@ -190,7 +191,7 @@ def _fingerprint(config: CorpusConfig, inputs: list[Input], items: list[Benchmar
         )
         for one in inputs
     ]
-    content = json.dumps([KIND, __version__, settings, listed], sort_keys=True)
+    content = json.dumps([KIND, __version__, MANIFEST_VERSION, settings, listed], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -236,7 +237,7 @@ def _objection(manifest: Manifest, config: CorpusConfig, inputs: list[Input]) ->
     if other := [one.name for one in manifest.inputs if contents.get(one.name) != one.sha256]:
         return f"a build of another content of {', '.join(other)}"
     if any(one.kind == "lerobot" for one in manifest.inputs):
-        return digest_objection(manifest)
+        return older_splits(manifest)
     return None
 
 
@@ -299,6 +300,5 @@ def _manifest(
         ),
         splits={split: splits[split] for split in SPLITS},
         breakdown=dict(sorted(breakdown.items())),
-        content_digest=CONTENT_DIGEST,
         fingerprint=fingerprint,
     )

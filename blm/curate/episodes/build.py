@@ -25,7 +25,7 @@ from blm.curate.engine import Engine, open_engine
 from blm.curate.episodes.broken_datasets import with_skipped
 from blm.curate.episodes.checks import Checked, check_episodes, with_unpacked
 from blm.curate.episodes.config import DatasetSource, SplitsConfig
-from blm.curate.episodes.content import CONTENT_DIGEST, digest_objection
+from blm.curate.episodes.content import older_splits
 from blm.curate.episodes.index import DatasetIndex
 from blm.curate.episodes.inputs import Inputs, index_all, named_sources
 from blm.curate.episodes.lineage import LINEAGE_FILE, lineage_table, picture_notes
@@ -46,6 +46,7 @@ from blm.schemas.manifest import (
     DROPPED_FILE,
     FINDINGS_FILE,
     INDEX_FILE,
+    MANIFEST_VERSION,
     Counts,
     EmbodimentStatistics,
     InputFingerprint,
@@ -125,8 +126,8 @@ def _fill(
 
 def _objection(manifest: Manifest, config: SplitsConfig, datasets: Mapping[str, DatasetIndex]) -> str | None:
     """Why the build with this manifest is not to be replaced by the one that `config` describes, unless told."""
-    if another_digest := digest_objection(manifest):
-        return another_digest
+    if why := older_splits(manifest):
+        return why
     try:
         earlier = SplitsConfig.model_validate(manifest.config | {"output": config.output})
     except ValidationError:
@@ -176,7 +177,7 @@ def _fingerprint(config: SplitsConfig, given: Inputs) -> str:
     ]
     skipped = [[[one.name, one.problem.replace(one.path, one.name)] for one in given.skipped]]
     content = json.dumps(
-        [KIND, __version__, CONTENT_DIGEST, settings, inputs, *(skipped if given.skipped else ())],
+        [KIND, __version__, MANIFEST_VERSION, settings, inputs, *(skipped if given.skipped else ())],
         sort_keys=True,
     )
     return hashlib.sha256(content.encode()).hexdigest()
@@ -242,7 +243,6 @@ def _manifest(
         breakdown=dict(sorted(Counter(segment.label for segment in segments).items())),
         statistics=_statistics(config, segments),
         mixture=_mixture(config, segments),
-        content_digest=CONTENT_DIGEST,
         fingerprint=fingerprint,
     )
 

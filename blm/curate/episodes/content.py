@@ -6,10 +6,10 @@ import numpy as np
 import xxhash
 
 from blm.curate.episodes.frames import Frames
-from blm.schemas.manifest import Manifest
+from blm.schemas.manifest import MANIFEST_VERSION, Manifest
 
 CONTENT_DIGEST = "xxh3-128"
-"""What `content_hash` computes."""
+"""What `content_hash` computes; another one needs a new version of the manifest."""
 
 
 def content_hash(frames: Frames, span: slice) -> str:
@@ -23,8 +23,8 @@ def content_hash(frames: Frames, span: slice) -> str:
     return digest.hexdigest()
 
 
-def digest_objection(manifest: Manifest) -> str | None:
-    """Why this build is not to be brought up to date: with another digest its episodes would change splits."""
-    if manifest.content_digest == CONTENT_DIGEST:
+def older_splits(manifest: Manifest) -> str | None:
+    """Why a build with episodes is not to be brought up to date: its splits follow another digest."""
+    if manifest.manifest_version == MANIFEST_VERSION:
         return None
-    return f"a build that tells episodes apart by {manifest.content_digest}, not {CONTENT_DIGEST}"
+    return "a build by an older blm: built anew, episodes that it trains on may become test episodes"

@@ -165,7 +165,7 @@ def check_lengths(batch: pa.RecordBatch, values: Mapping[str, int]) -> None:
     for name, most in values.items():
         column = batch.column(name)
         if isinstance(column, pa.ListArray | pa.LargeListArray | pa.FixedSizeListArray):
-            found = len(column.values)  # also of lists that are null; `flatten` copies
+            found = len(column.values)  # what DuckDB hands out begins at 0; `flatten` would copy
             if found > values_that_may_be(len(batch), most):
                 raise FramesError(
                     f"'{name}' has {found} values in {len(batch)} rows; {most} a row are announced"

@@ -34,16 +34,14 @@ def object_starts(
     if not files or ENVIRONMENT_STATE not in info["features"]:
         return {}
     names = feature_names(info, ENVIRONMENT_STATE)
-    try:
-        with resources.connect(threads=1) as connection:
-            first = connection.sql(
-                f"""select episode_index, "{ENVIRONMENT_STATE}"[1:{len(names)}]
-                from read_parquet($files, hive_partitioning = false)
-                where frame_index = 0""",
-                params={"files": parquet_list(files)},
-            ).fetchall()
-    except duckdb.Error:  # a file lacks the column, or holds something else: as if it were not recorded
-        return {}
+    query = f"""select episode_index, "{ENVIRONMENT_STATE}"[1:{len(names)}]
+        from read_parquet($files, hive_partitioning = false)
+        where frame_index = 0"""
+    with resources.connect(threads=1) as connection:
+        try:
+            first = connection.sql(query, params={"files": parquet_list(files)}).fetchall()
+        except duckdb.Error:  # a file lacks the column, or holds something else: as if it were not recorded
+            return {}
     state_of = dict(first)
     starts = {}
     for row in episodes:

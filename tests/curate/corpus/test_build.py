@@ -17,12 +17,15 @@ from blm.curate.corpus import build
 from blm.curate.corpus.build import build_corpus
 from blm.curate.corpus.config import CorpusConfig, read_corpus_config
 from blm.curate.corpus.conversation import Conversation, Drop
+from blm.curate.corpus.sources import source_kind
 from blm.curate.corpus.stages import STAGES
 from blm.curate.corpus.writer import media_signature
+from blm.curate.episodes.content import CONTENT_DIGEST
 from blm.curate.shards import read_shard_table
 from blm.schemas.corpus import CORPUS_SCHEMA, CorpusRecord, Media, Message, Part, table_to_records
 from blm.schemas.errors import ConfigError, DatasetError, OutputExistsError, UnknownNameError
 from blm.schemas.manifest import read_manifest
+from tests.factories import as_of_version_1
 
 
 @pytest.fixture
@@ -193,18 +196,24 @@ def test_the_same_inputs_in_any_order_give_the_same_bytes(rows, stacking, tmp_pa
     assert content_of(tmp_path / "one") == content_of(tmp_path / "two")
 
 
-def test_a_corpus_whose_splits_follow_another_digest_is_not_brought_up_to_date(rows, stacking, tmp_path):
+def test_a_corpus_whose_splits_follow_an_older_digest_is_not_brought_up_to_date(
+    rows, stacking, tmp_path, monkeypatch
+):
     of_texts = config_for(f"llava:{rows}", output=tmp_path / "texts")
     of_episodes = config_for(f"lerobot:{stacking}", output=tmp_path / "episodes", questions_per_episode=2)
+    monkeypatch.setattr(build, "MANIFEST_VERSION", 1)
     for wanted in (of_texts, of_episodes):
         build_corpus(wanted)
-        path = wanted.output / "manifest.json"
-        manifest = json.loads(path.read_text())
-        assert manifest.pop("content_digest") == "xxh3-128"
-        path.write_text(json.dumps(manifest | {"fingerprint": "of an older version"}))
-    build_corpus(of_texts)
-    with pytest.raises(OutputExistsError, match=r"by sha256, not xxh3-128.*--overwrite"):
+        as_of_version_1(wanted.output)
+    monkeypatch.undo()
+    assert build_corpus(of_texts).shards > 0
+    assert read_manifest(of_texts.output).manifest_version == 2
+    with pytest.raises(OutputExistsError, match=r"by an older blm.*may become test episodes.*--overwrite"):
         build_corpus(of_episodes)
+
+
+def test_what_was_read_of_recordings_is_read_again_where_another_digest_tells_episodes_apart():
+    assert CONTENT_DIGEST in source_kind("lerobot").code
 
 
 def test_an_interrupted_build_is_finished_to_the_same_bytes(rows, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ import simplejpeg
 
 from blm.curate import output_folder
 from blm.curate.doctor import diagnose
+from blm.curate.episodes import build
 from blm.curate.episodes.build import BuildSummary, build_splits
 from blm.curate.episodes.config import Fractions, SplitsConfig, Thresholds, read_splits_config
 from blm.curate.output_folder import UNFINISHED_FOLDER
@@ -22,7 +23,7 @@ from blm.schemas.errors import ConfigError, DatasetError, OutputExistsError
 from blm.schemas.manifest import read_manifest
 from blm.train.shard_reader import ShardBuild
 from tests.curate.episodes.editing import as_stock, data_file, edit_info, set_motion, video_file
-from tests.factories import make_dataset
+from tests.factories import as_of_version_1, make_dataset
 
 HALVES = Fractions(train=0.5, val=0.25, test=0.25)
 REPOSITORY = Path(__file__).parents[3]
@@ -169,17 +170,19 @@ def test_another_build_is_not_overwritten_unless_told(recorded, tmp_path):
     assert after == contents(tmp_path / "fresh")
 
 
-def test_a_build_whose_splits_follow_another_digest_is_not_brought_up_to_date(recorded, tmp_path):
+def test_a_build_whose_splits_follow_an_older_digest_is_not_brought_up_to_date(
+    recorded, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(build, "MANIFEST_VERSION", 1)
     build_splits(config(tmp_path, recorded))
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest.pop("content_digest") == "xxh3-128"
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"fingerprint": "of an older version"}))
+    monkeypatch.undo()
+    as_of_version_1(tmp_path)
     before = contents(tmp_path)
-    with pytest.raises(OutputExistsError, match=r"by sha256, not xxh3-128.*--overwrite"):
+    with pytest.raises(OutputExistsError, match=r"by an older blm.*may become test episodes.*--overwrite"):
         build_splits(config(tmp_path, recorded))
     assert contents(tmp_path) == before
     build_splits(config(tmp_path, recorded, overwrite=True))
-    assert read_manifest(tmp_path).content_digest == "xxh3-128"
+    assert read_manifest(tmp_path).manifest_version == 2
 
 
 def test_a_folder_with_other_files_is_refused(recorded, tmp_path):
@@ -370,7 +373,7 @@ def test_golden_manifest_of_a_tiny_build(copy, tmp_path):
         steps = np.arange(24)[:, None] * 0.5 * (1 + np.arange(6)) + episode
         set_motion(root, episode, steps)
     set_motion(root, 6, np.zeros((24, 6)))
-    build_splits(config(tmp_path / "out", root))
+    build_splits(config(tmp_path / "out", root, seed=6))
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     for varying in ("fingerprint", "software", "inputs"):
         manifest.pop(varying)
