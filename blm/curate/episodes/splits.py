@@ -10,8 +10,9 @@ that neither a stricter check nor a median that new data move gives their relati
 
 What does: taking episodes out of the inputs; a smaller `near_duplicate` threshold, or `off`, which dissolves groups,
 so that those whom only the group held back return to their own split, which may be training (an update of a build
-refuses changed thresholds unless told to overwrite); and, rarely, a pair that is looked for by its excursion alone and
-is not found any more once other recordings move the place where paths usually begin (see `near_duplicates.py`).
+refuses changed thresholds unless told to overwrite); overwriting a build of manifest version 1, where another hash
+told episodes apart; and, rarely, a pair that is looked for by its excursion alone and is not found any more once other
+recordings move the place where paths usually begin (see `near_duplicates.py`).
 
 Exact stratification would rank the episodes of a robot and task against each other, and a new episode would then
 move old ones. Here every robot × task group has the configured shares in expectation instead: with n episodes, a
