@@ -15,7 +15,7 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +31,7 @@ _SAFE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _SAFE_SUFFIX = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)*")
 _BLOCK = tarfile.BLOCKSIZE
 _LONGEST_NAME = 100
+_HASHED_AT_ONCE = 2**18
 """USTAR's limit for a name without folders; longer ones would need extra header blocks."""
 
 
@@ -295,10 +296,13 @@ def read_finished(folder: Path, name: str, source: str) -> FinishedShard | None:
     return shard if same else None
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def file_sha256(path: Path, given_up: Callable[[], bool] = lambda: False) -> str:
+    """SHA-256 of a file's bytes, hexadecimal; of a part of them where it is given up on the way."""
+    digest, some = hashlib.sha256(), bytearray(_HASHED_AT_ONCE)
+    with path.open("rb", buffering=0) as stream:
+        while (count := stream.readinto(some)) and not given_up():
+            digest.update(memoryview(some)[:count])
+    return digest.hexdigest()
 
 
 def write_shard_tables(folder: Path, shards: Iterable[FinishedShard]) -> None:

@@ -6,10 +6,13 @@ import numpy as np
 import xxhash
 
 from blm.curate.episodes.frames import Frames
-from blm.schemas.manifest import MANIFEST_VERSION, Manifest
+from blm.schemas.manifest import Manifest
 
 CONTENT_DIGEST = "xxh3-128"
 """What `content_hash` computes; another one needs a new version of the manifest."""
+
+_SINCE_VERSION = 2
+"""Of the manifest."""
 
 
 def content_hash(frames: Frames, span: slice) -> str:
@@ -25,6 +28,6 @@ def content_hash(frames: Frames, span: slice) -> str:
 
 def older_splits(manifest: Manifest) -> str | None:
     """Why a build with episodes is not to be brought up to date: its splits follow another digest."""
-    if manifest.manifest_version == MANIFEST_VERSION:
+    if manifest.manifest_version >= _SINCE_VERSION:
         return None
     return "a build by an older blm: built anew, episodes that it trains on may become test episodes"

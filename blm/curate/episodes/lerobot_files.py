@@ -31,6 +31,7 @@ from blm.curate.episodes.boundaries import (
     read_json,
 )
 from blm.curate.episodes.footers import parquet_list, rows_that_may_be, table_problem, table_problems
+from blm.curate.shards import file_sha256
 from blm.schemas.episode import EPISODE_METADATA_PREFIX, IMAGE_PREFIX, SUBTASKS_FILE, EpisodeMetadata
 from blm.schemas.errors import DatasetError
 from blm.schemas.printable import plain_text, printable
@@ -38,7 +39,6 @@ from blm.schemas.printable import plain_text, printable
 SUPPORTED_VERSION = "v3."
 INFO_FILE = "meta/info.json"
 
-_HASHED_AT_ONCE = 2**18
 _PLACES = ("chunk_index", "file_index")
 _METADATA_TYPES = {
     "episode_index": "bigint",
@@ -371,7 +371,7 @@ def file_digests(root: Path, threads: int) -> Iterator[Callable[[], dict[str, st
     )
     files = sorted(path for pattern in patterns for path in root.glob(pattern) if path.is_file())
     inside = len((root / "x").as_posix()) - 1
-    given_up = Event()
+    given_up = Event()  # else leaving the block would wait for large files
     with ThreadPoolExecutor(threads) as pool:
         digests = {path.as_posix()[inside:]: pool.submit(_digest, path, given_up) for path in files}
         try:
@@ -382,13 +382,8 @@ def file_digests(root: Path, threads: int) -> Iterator[Callable[[], dict[str, st
 
 
 def _digest(path: Path, given_up: Event) -> str:
-    """SHA-256 of a file; of a part of it once that is given up, so that nobody waits for a large one."""
-    digest, some = hashlib.sha256(), bytearray(_HASHED_AT_ONCE)
     try:
-        with path.open("rb", buffering=0) as content:
-            while (count := content.readinto(some)) and not given_up.is_set():
-                digest.update(memoryview(some)[:count])
-        return digest.hexdigest()
+        return file_sha256(path, given_up.is_set)
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}.", "Mend its permissions.") from error
 

@@ -33,7 +33,7 @@ GROWTH_LIMIT_MB, CONVERTED_GROWTH_LIMIT_MB = 700, 1500
 """LeRobot's converter loads torch and transformers, and holds a data file in pandas, several times over."""
 
 ADDRESS_SPACE_BYTES = 24 * 2**30
-FRAMES = 12
+EPISODES, FRAMES = 3, 12
 
 _UNREADABLE = ("unreadable_data", "unreadable_video", "missing_video")
 """Reasons that nothing but an episode's own files and the metadata can give."""
@@ -68,7 +68,7 @@ def make_bases(folder: Path) -> Path:
     from tests.curate.episodes.older_version import as_v21
     from tests.factories import make_dataset
 
-    recorded = make_dataset(folder / "recorded", episodes=3, frames=FRAMES, image_size=32)
+    recorded = make_dataset(folder / "recorded", episodes=EPISODES, frames=FRAMES, image_size=32)
     make_dataset(folder / "healthy", episodes=2, frames=FRAMES, image_size=32, seed=50)
     stock = as_stock(shutil.copytree(recorded, folder / "stock"))
     info = json.loads((stock / "meta/info.json").read_text())
@@ -128,7 +128,7 @@ def run_case(bases: Path, scratch: Path, seed: int, number: int, keep: bool = Fa
     work = scratch / f"case-{seed}-{number}"
     shutil.rmtree(work, ignore_errors=True)
     case = Case(number)
-    root = _prepare(bases, work, dice, case)
+    root, untouched = _prepare(bases, work, dice, case)
     before = _snapshot(work)
     _forget_peak()
     memory, started = resident_mb(), time.process_time()
@@ -136,7 +136,7 @@ def run_case(bases: Path, scratch: Path, seed: int, number: int, keep: bool = Fa
         if case.base == "build":
             _examine(root, case)
         else:
-            _build(root, work, dice, case, _untouched(bases / case.base, root))
+            _build(root, work, dice, case, untouched)
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         ours = [one for one in traceback.extract_tb(error.__traceback__) if "/blm/" in one.filename]
@@ -156,7 +156,8 @@ def run_case(bases: Path, scratch: Path, seed: int, number: int, keep: bool = Fa
     return case
 
 
-def _prepare(bases: Path, work: Path, dice: random.Random, case: Case) -> Path:
+def _prepare(bases: Path, work: Path, dice: random.Random, case: Case) -> tuple[Path, set[int]]:
+    """The damaged input, and which of its episodes are whole."""
     if case.number % _OLDER_EVERY == 7:
         case.base = "older"
     elif case.number % _BUILD_EVERY == 5:
@@ -165,6 +166,7 @@ def _prepare(bases: Path, work: Path, dice: random.Random, case: Case) -> Path:
         case.base = dice.choice(("recorded", "recorded", "stock"))
     root = work / "inputs/pushes"
     shutil.copytree(bases / case.base, root)
+    whole = _snapshot(root)
     if case.number % _TWO_EVERY == 2:
         shutil.copytree(bases / "healthy", work / "inputs/healthy")
     (work / "outside").mkdir()
@@ -177,48 +179,26 @@ def _prepare(bases: Path, work: Path, dice: random.Random, case: Case) -> Path:
     for name in chosen:
         if (root / "meta").exists() or case.base == "build":
             MUTATIONS[name](root, dice)
-    return root
+    if case.base in ("older", "build"):  # the files that are read are others
+        return root, set()
+    return root, _untouched(bases / case.base, _differences(whole, _snapshot(root)))
 
 
-def _untouched(base: Path, root: Path) -> set[int]:
-    """Episodes of whose files and metadata nothing was changed."""
-    import pyarrow.parquet as pq
+def _untouched(base: Path, changed: set[str]) -> set[int]:
+    """Episodes of whose files and metadata nothing was changed, as paths below the dataset."""
+    from tests.curate.episodes.editing import data_file, video_file
 
-    if not (base / "meta/episodes").is_dir():  # of the older version, where files are others after conversion
-        return set()
-    before, now = _contents(base), _contents(root)
-    changed = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
     if not all(name.startswith(("data/", "videos/")) for name in changed):
         return set()
-    info = json.loads((base / "meta/info.json").read_text())
     untouched = set()
-    for row in pq.read_table(base / "meta/episodes").to_pylist():
-        files = [_file(info["data_path"], row, "data")]
-        for key, feature in info["features"].items():
-            if feature["dtype"] == "video":
-                files.append(_file(info["video_path"], row, f"videos/{key}", video_key=key))
-        if changed.isdisjoint(files):
-            untouched.add(row["episode_index"])
+    for episode in range(EPISODES):
+        files = [
+            data_file(base, episode),
+            *(video_file(base, episode, camera) for camera in ("top", "wrist")),
+        ]
+        if changed.isdisjoint(file.relative_to(base).as_posix() for file in files):
+            untouched.add(episode)
     return untouched
-
-
-def _file(template: str, row: dict[str, Any], prefix: str, **values: str) -> str:
-    chunk, file = (row[f"{prefix}/{one}_index"] for one in ("chunk", "file"))
-    return template.format(chunk_index=chunk, file_index=file, **values)
-
-
-def _contents(folder: Path) -> dict[str, bytes | str | None]:
-    """What each path below holds: a digest of a file, where a link leads, None for anything else but a folder."""
-    found: dict[str, bytes | str | None] = {}
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink():
-            found[name] = os.readlink(path)
-        elif path.is_file():
-            found[name] = hashlib.sha256(path.read_bytes()).digest()
-        elif not path.is_dir():
-            found[name] = None
-    return found
 
 
 def _build(root: Path, work: Path, dice: random.Random, case: Case, untouched: set[int]) -> None:
